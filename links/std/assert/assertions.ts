@@ -1,9 +1,8 @@
 import { inspect } from "node:util";
 import { equal } from "./equal.ts";
 
-/** A class whose instances are `T`. */
-// deno-lint-ignore no-explicit-any -- the real package's own type: constructors of any parameters
-type AnyClass<T> = new (...args: any[]) => T;
+/** A class whose instances are `T`, whatever its constructor takes. */
+type AnyClass<T> = new (...args: never[]) => T;
 
 /** Thrown by every assertion that does not hold. */
 export class AssertionError extends Error {
@@ -159,8 +158,7 @@ export function assertLessOrEqual<T>(actual: T, expected: T, msg?: string): void
 
 /** Asserts that `actual` has, at any depth, everything `expected` has, with equal values. */
 export function assertObjectMatch(
-  // deno-lint-ignore no-explicit-any -- the real package's own type: interfaces have no index signature
-  actual: Record<PropertyKey, any>,
+  actual: object,
   expected: Record<PropertyKey, unknown>,
   msg?: string,
 ): void {

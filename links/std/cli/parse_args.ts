@@ -68,14 +68,12 @@ type WithAliases<V, A> = {
 type Flat<T> = { [K in keyof T]: T[K] };
 
 type Values<B, S extends Names, C extends Names, N extends Names, D, A> =
-  [Extract<B, string> | Extract<S | C, string>] extends // deno-lint-ignore no-explicit-any -- the real package's own type when no option is named
-  [never] ? Record<string, any>
+  [Extract<B, string> | Extract<S | C, string>] extends [never] ? Record<string, unknown>
     : Record<string, unknown> & Flat<WithAliases<WithDefaults<Base<B, S, C, N>, D>, A>>;
 
 /** What {@linkcode parseArgs} returns: the options by name, the positional arguments as `_`. */
 export type Args<
-  // deno-lint-ignore no-explicit-any -- the real package's own type
-  TArgs extends Record<string, unknown> = Record<string, any>,
+  TArgs extends Record<string, unknown> = Record<string, unknown>,
   TDoubleDash extends boolean | undefined = undefined,
 > =
   & TArgs
@@ -120,8 +118,8 @@ function parse(args: string[], options: ParseOptions): Record<string, unknown> {
   if (doubleDash >= 0) args = args.slice(0, doubleDash);
 
   function set(key: string, value: unknown, arg: string, collect = true): void {
-    const known = booleans.has(key) || strings.has(key) || aliases.has(key) || collected.has(key) ||
-      negatable.has(key) || (allBooleans && /^--[^=]+$/.test(arg));
+    const known = booleans.has(key) || strings.has(key) || aliases.has(key) ||
+      (allBooleans && /^--[^=]+$/.test(arg));
     if (!known && options.unknown?.(arg, key, value) === false) return;
     if (typeof value === "string" && !strings.has(key)) value = numeric(value);
     for (const name of [key, ...(aliases.get(key) ?? [])]) {
@@ -176,7 +174,7 @@ function parse(args: string[], options: ParseOptions): Record<string, unknown> {
       }
       const isLetter = /[A-Za-z]/.test(letter);
       if (isLetter && remainder.startsWith("=")) set(letter, remainder.slice(1), arg);
-      else if (isLetter && /^-?\d+(\.\d*)?(e-?\d+)?$/.test(remainder)) set(letter, remainder, arg);
+      else if (isLetter && /-?\d+(\.\d*)?(e-?\d+)?$/.test(remainder)) set(letter, remainder, arg);
       else if (/^\W/.test(remainder)) set(letter, remainder, arg);
       else {
         set(letter, bare(letter), arg);
@@ -202,7 +200,7 @@ function parse(args: string[], options: ParseOptions): Record<string, unknown> {
     for (const name of [key, ...(aliases.get(key) ?? [])]) if (!found.has(name)) found.set(name, value);
   }
   for (const name of booleans) if (!found.has(name)) found.set(name, collected.has(name) ? [] : false);
-  for (const name of collected) if (!found.has(name)) found.set(name, []);
+  for (const name of strings) if (!found.has(name) && collected.has(name)) found.set(name, []);
   if (!options["--"]) positional.push(...rest);
   return {
     ...Object.fromEntries(found),
