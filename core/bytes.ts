@@ -1,0 +1,88 @@
+/**
+ * Small helpers on byte arrays.
+ *
+ * @module
+ */
+
+import type { Bytes } from "./crypto.ts";
+
+const encoder = /* @__PURE__ */ new TextEncoder();
+const strictDecoder = /* @__PURE__ */ new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+
+/** Joins the parts into one new array. */
+export function concat(...parts: Uint8Array[]): Bytes {
+  let length = 0;
+  for (const part of parts) length += part.length;
+  const out = new Uint8Array(length);
+  let at = 0;
+  for (const part of parts) {
+    out.set(part, at);
+    at += part.length;
+  }
+  return out;
+}
+
+/** A copy on a buffer of its own. */
+export function copyOf(bytes: Uint8Array): Bytes {
+  return new Uint8Array(bytes);
+}
+
+/** Compares without an early exit, so that the time taken tells only the lengths (which are not secret). */
+export function timingSafeEqual(a: Uint8Array, b: Uint8Array): boolean {
+  if (a.length !== b.length) return false;
+  let difference = 0;
+  for (let i = 0; i < a.length; i++) difference |= a[i]! ^ b[i]!;
+  return difference === 0;
+}
+
+/** The UTF-8 bytes of a string. */
+export function utf8(text: string): Bytes {
+  return encoder.encode(text);
+}
+
+/**
+ * The string of UTF-8 bytes; a byte order mark is kept.
+ *
+ * @throws {TypeError} when the bytes are not UTF-8
+ */
+export function fromUtf8(bytes: Uint8Array): string {
+  return strictDecoder.decode(bytes);
+}
+
+/**
+ * 64-bit big-endian.
+ *
+ * @throws {RangeError} when `value` is negative, fractional or does not fit
+ */
+export function u64be(value: number | bigint): Bytes {
+  const big = BigInt(value);
+  if (big < 0n || big > 0xffff_ffff_ffff_ffffn) {
+    throw new RangeError(`Cannot encode uint64: ${value} is out of range`);
+  }
+  const out = new Uint8Array(8);
+  new DataView(out.buffer).setBigUint64(0, big);
+  return out;
+}
+
+const HEX = /* @__PURE__ */ Array.from({ length: 256 }, (_, i) => i.toString(16).padStart(2, "0"));
+
+/** Lower-case hexadecimal. */
+export function toHex(bytes: Uint8Array): string {
+  let out = "";
+  for (const byte of bytes) out += HEX[byte];
+  return out;
+}
+
+/**
+ * Bytes of a hexadecimal string, in either case. The input stands in no message: it may be a key.
+ *
+ * @throws {TypeError} when the text is not an even number of hexadecimal digits
+ */
+export function fromHex(text: string): Bytes {
+  if (text.length % 2 !== 0 || !/^[0-9a-fA-F]*$/.test(text)) {
+    throw new TypeError("Cannot decode hex: the text is not an even number of hexadecimal digits");
+  }
+  const out = new Uint8Array(text.length / 2);
+  for (let i = 0; i < out.length; i++) out[i] = Number.parseInt(text.slice(2 * i, 2 * i + 2), 16);
+  return out;
+}
