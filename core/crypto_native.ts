@@ -1,0 +1,252 @@
+/**
+ * The runtime's own primitives: `node:crypto` for everything synchronous, WebCrypto for ML-KEM.
+ *
+ * `node:crypto` is reached through `process.getBuiltinModule`, which asks no permission and leaves bundlers
+ * alone. This module is browser compatible: where there is no such thing, {@linkcode findNodeCrypto} says so.
+ *
+ * @module
+ */
+
+import type * as NodeCrypto from "node:crypto";
+import type { Aead, Bytes, CryptoBackend, DhPrivateKey, Encapsulation, KemPrivateKey } from "./crypto.ts";
+import {
+  DH_LENGTH,
+  KEM_PUBLIC_KEY_LENGTH,
+  KEM_SEED_LENGTH,
+  KEY_LENGTH,
+  NONCE_LENGTH,
+  requireBytes,
+  requireHkdfLength,
+  requireSealable,
+  systemRandom,
+  TAG_LENGTH,
+} from "./crypto_limits.ts";
+import { nobleEncapsulate, nobleKemKey } from "./crypto_noble.ts";
+import { webCryptoKem } from "./crypto_webkem.ts";
+
+/** The `node:crypto` module. */
+export type NodeCryptoModule = typeof NodeCrypto;
+
+/** `node:crypto` of this runtime, or `undefined` where there is none. */
+export function findNodeCrypto(): NodeCryptoModule | undefined {
+  const { process } = globalThis as { process?: { getBuiltinModule?(id: string): unknown } };
+  try {
+    return process?.getBuiltinModule?.("node:crypto") as NodeCryptoModule | undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+const CIPHER = "chacha20-poly1305";
+const CIPHER_OPTIONS = /* @__PURE__ */ Object.freeze({ authTagLength: TAG_LENGTH });
+
+/** The PKCS #8 wrapping of a raw X25519 private key (RFC 8410 §7). */
+const PKCS8_PREFIX = [
+  0x30,
+  0x2e,
+  0x02,
+  0x01,
+  0x00,
+  0x30,
+  0x05,
+  0x06,
+  0x03,
+  0x2b,
+  0x65,
+  0x6e,
+  0x04,
+  0x22,
+  0x04,
+  0x20,
+];
+
+/** {@linkcode CryptoBackend} over `node:crypto` and WebCrypto. */
+export class NativeCrypto implements CryptoBackend {
+  /** @inheritdoc */
+  readonly name = "native";
+  readonly #node: NodeCryptoModule;
+
+  /** Makes the backend; whether it answers rightly is for `selectCrypto` to find out. */
+  constructor(node: NodeCryptoModule) {
+    this.#node = node;
+  }
+
+  /** @inheritdoc */
+  chacha20Poly1305(key: Uint8Array): Aead {
+    requireBytes("make cipher", "key", key, KEY_LENGTH);
+    return new NativeAead(this.#node, key);
+  }
+
+  /** @inheritdoc */
+  sha256(...parts: Uint8Array[]): Bytes {
+    const hash = this.#node.createHash("sha256");
+    for (const part of parts) hash.update(part);
+    return owned(hash.digest());
+  }
+
+  /** @inheritdoc */
+  hmacSha256(key: Uint8Array, ...parts: Uint8Array[]): Bytes {
+    const mac = this.#node.createHmac("sha256", key);
+    for (const part of parts) mac.update(part);
+    return owned(mac.digest());
+  }
+
+  /** @inheritdoc */
+  hkdfSha256(ikm: Uint8Array, salt: Uint8Array, info: Uint8Array, length: number): Bytes {
+    requireHkdfLength(length);
+    return new Uint8Array(this.#node.hkdfSync("sha256", ikm, salt, info, length));
+  }
+
+  /** @inheritdoc */
+  x25519(privateKey?: Uint8Array): DhPrivateKey {
+    const node = this.#node;
+    if (privateKey === undefined) {
+      const pair = node.generateKeyPairSync("x25519");
+      return new NativeDhKey(node, pair.privateKey, rawPublicKey(pair.publicKey));
+    }
+    requireBytes("make X25519 key", "private key", privateKey, DH_LENGTH);
+    const der = new Uint8Array(PKCS8_PREFIX.length + DH_LENGTH);
+    der.set(PKCS8_PREFIX);
+    der.set(privateKey, PKCS8_PREFIX.length);
+    const key = node.createPrivateKey({
+      key: der as NodeCrypto.PrivateKeyInput["key"],
+      format: "der",
+      type: "pkcs8",
+    });
+    der.fill(0);
+    return new NativeDhKey(node, key, rawPublicKey(node.createPublicKey(key)));
+  }
+
+  /** @inheritdoc */
+  async mlKem768(seed?: Uint8Array): Promise<KemPrivateKey> {
+    if (seed !== undefined) requireBytes("make ML-KEM key", "seed", seed, KEM_SEED_LENGTH);
+    const web = await webCryptoKem();
+    return web === undefined ? nobleKemKey(seed) : await web.generate(seed);
+  }
+
+  /** @inheritdoc */
+  async mlKem768Encapsulate(
+    publicKey: Uint8Array,
+    messageForTestingOnly?: Uint8Array,
+  ): Promise<Encapsulation | undefined> {
+    requireBytes("encapsulate", "public key", publicKey, KEM_PUBLIC_KEY_LENGTH);
+    if (messageForTestingOnly === undefined) {
+      const made = await (await webCryptoKem())?.encapsulate(publicKey);
+      if (made !== undefined) return made;
+    }
+    return nobleEncapsulate(publicKey, messageForTestingOnly); // refuses the modulus before it computes anything
+  }
+
+  /** @inheritdoc */
+  randomBytes(length: number): Bytes {
+    return systemRandom(length);
+  }
+}
+
+class NativeAead implements Aead {
+  readonly #node: NodeCryptoModule;
+  #key: Bytes | undefined;
+
+  constructor(node: NodeCryptoModule, key: Uint8Array) {
+    this.#node = node;
+    this.#key = new Uint8Array(key);
+  }
+
+  seal(nonce: Uint8Array, aad: Uint8Array, plaintext: Uint8Array, out: Uint8Array, offset: number): void {
+    requireSealable(nonce, plaintext, out, offset);
+    const cipher = this.#node.createCipheriv(CIPHER, live(this.#key), nonce, CIPHER_OPTIONS);
+    if (aad.length > 0) cipher.setAAD(aad, { plaintextLength: plaintext.length });
+    if (plaintext.length > 0) out.set(cipher.update(plaintext), offset);
+    cipher.final(); // RFC 8439 §2.8: a stream cipher, nothing is held back
+    out.set(cipher.getAuthTag(), offset + plaintext.length);
+  }
+
+  open(nonce: Uint8Array, aad: Uint8Array, sealed: Uint8Array): Bytes | undefined {
+    requireBytes("open", "nonce", nonce, NONCE_LENGTH);
+    const key = live(this.#key);
+    const length = sealed.length - TAG_LENGTH;
+    if (length < 0) return undefined;
+    const decipher = this.#node.createDecipheriv(CIPHER, key, nonce, CIPHER_OPTIONS);
+    decipher.setAuthTag(sealed.subarray(length));
+    if (aad.length > 0) decipher.setAAD(aad, { plaintextLength: length });
+    const plaintext = length > 0 ? owned(decipher.update(sealed.subarray(0, length))) : new Uint8Array(0);
+    try {
+      decipher.final();
+    } catch {
+      plaintext.fill(0); // nothing of what does not verify is handed out
+      return undefined;
+    }
+    return plaintext;
+  }
+
+  wipe(): void {
+    this.#key?.fill(0);
+    this.#key = undefined;
+  }
+}
+
+class NativeDhKey implements DhPrivateKey {
+  readonly publicKey: Bytes;
+  readonly #node: NodeCryptoModule;
+  #key: NodeCrypto.KeyObject | undefined;
+
+  constructor(node: NodeCryptoModule, key: NodeCrypto.KeyObject, publicKey: Bytes) {
+    this.#node = node;
+    this.#key = key;
+    this.publicKey = publicKey;
+  }
+
+  dh(peerPublicKey: Uint8Array): Bytes | undefined {
+    requireBytes("make shared value", "public key", peerPublicKey, DH_LENGTH);
+    const privateKey = live(this.#key);
+    const publicKey = this.#node.createPublicKey({
+      key: { kty: "OKP", crv: "X25519", x: toBase64Url(peerPublicKey) },
+      format: "jwk",
+    });
+    try {
+      const shared = owned(this.#node.diffieHellman({ privateKey, publicKey }));
+      return isZero(shared) ? undefined : shared;
+    } catch {
+      return undefined; // OpenSSL and its kin make the check of RFC 7748 §6.1 themselves
+    }
+  }
+
+  wipe(): void {
+    this.#key = undefined; // the bytes are the runtime's: dropping the handle is all there is
+  }
+}
+
+/** The 32 bytes of a public KeyObject. */
+function rawPublicKey(key: NodeCrypto.KeyObject): Bytes {
+  const { x } = key.export({ format: "jwk" });
+  if (x === undefined) throw new TypeError("Cannot read public key: the runtime gave none");
+  return fromBase64Url(x);
+}
+
+/** All 32 bytes looked at, whatever they are: the value is secret. */
+function isZero(bytes: Uint8Array): boolean {
+  let sum = 0;
+  for (const byte of bytes) sum |= byte;
+  return sum === 0;
+}
+
+/** A plain array over memory that is nobody else's. A `Buffer` on a shared pool is copied off it. */
+function owned(buffer: Uint8Array): Bytes {
+  const { buffer: memory, byteOffset, byteLength } = buffer;
+  return memory instanceof ArrayBuffer && memory.byteLength === byteLength
+    ? new Uint8Array(memory, byteOffset, byteLength)
+    : new Uint8Array(buffer);
+}
+
+function toBase64Url(bytes: Uint8Array): string {
+  return btoa(String.fromCharCode(...bytes)).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
+}
+
+function fromBase64Url(text: string): Bytes {
+  return Uint8Array.from(atob(text.replaceAll("-", "+").replaceAll("_", "/")), (c) => c.charCodeAt(0));
+}
+
+function live<T>(key: T | undefined): T {
+  if (key === undefined) throw new TypeError("Cannot use key: it was wiped");
+  return key;
+}
