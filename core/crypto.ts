@@ -9,10 +9,8 @@
  */
 
 import { ed25519 } from "@noble/curves/ed25519.js";
-import { answersKnown } from "./crypto_kat.ts";
-import { findNodeCrypto, NativeCrypto } from "./crypto_native.ts";
-import { NobleCrypto } from "./crypto_noble.ts";
-import { HtxError } from "./errors.ts";
+import { findNodeCrypto } from "./crypto_native.ts";
+import { CryptoSelector } from "./crypto_select.ts";
 
 /** Bytes that the library owns: always on a plain `ArrayBuffer`, never shared memory. */
 export type Bytes = Uint8Array<ArrayBuffer>;
@@ -86,10 +84,7 @@ export interface CryptoBackend {
 /** Which implementation of the primitives to take; see {@linkcode selectCrypto}. */
 export type CryptoChoice = "auto" | "native" | "noble";
 
-/** What was found at the first call: `null` = looked and not usable. Nothing is computed at import. */
-let native: CryptoBackend | null | undefined;
-let noble: CryptoBackend | undefined;
-let portable: CryptoBackend | undefined;
+const selector = /* @__PURE__ */ new CryptoSelector(findNodeCrypto);
 
 /**
  * The primitives to use. `"auto"` takes the runtime's own where they are present and answer a known-answer test
@@ -112,34 +107,7 @@ let portable: CryptoBackend | undefined;
  * ```
  */
 export function selectCrypto(choice: CryptoChoice = "auto"): CryptoBackend {
-  switch (choice) {
-    case "noble":
-      return noble ??= new NobleCrypto();
-    case "native": {
-      const found = findNative();
-      if (found === null) {
-        throw new HtxError(
-          "UNSUPPORTED",
-          "Cannot use native cryptography: this runtime has no node:crypto that passes its known-answer test; " +
-            'choose "auto" or "noble"',
-        );
-      }
-      return found;
-    }
-    case "auto":
-      return findNative() ?? (portable ??= new NobleCrypto({ webCryptoKem: true }));
-    default:
-      throw new TypeError('Cannot select cryptography: the choice is none of "auto", "native", "noble"');
-  }
-}
-
-function findNative(): CryptoBackend | null {
-  if (native === undefined) {
-    const module = findNodeCrypto();
-    const candidate = module === undefined ? null : new NativeCrypto(module);
-    native = candidate !== null && answersKnown(candidate) ? candidate : null;
-  }
-  return native;
+  return selector.select(choice);
 }
 
 /**

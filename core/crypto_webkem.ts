@@ -44,10 +44,11 @@ let found: Promise<WebCryptoKem | undefined> | undefined;
 
 /** The runtime's ML-KEM-768 after its known-answer test, which runs once; `undefined` where there is none. */
 export function webCryptoKem(): Promise<WebCryptoKem | undefined> {
-  return found ??= find(globalThis.crypto?.subtle as unknown);
+  return found ??= probeWebCryptoKem(globalThis.crypto?.subtle);
 }
 
-async function find(subtle: unknown): Promise<WebCryptoKem | undefined> {
+/** ML-KEM-768 of this SubtleCrypto after its known-answer test; `undefined` when it lacks it or fails. */
+export async function probeWebCryptoKem(subtle: unknown): Promise<WebCryptoKem | undefined> {
   if (!hasKem(subtle)) return undefined;
   const kem = new SubtleKem(subtle);
   try {
