@@ -41,7 +41,7 @@ function seal(crypto: CryptoBackend, key: Uint8Array, nonce: Uint8Array, aad: Ui
 // ---- literal vectors ----
 
 for (const [name, crypto] of backends) {
-  Deno.test(`${name}: ChaCha20-Poly1305 gives RFC 8439 §2.8.2 and A.5`, () => {
+  Deno.test(`${name}: ChaCha20-Poly1305 gives RFC 8439 §2.8.2`, () => {
     const sunscreen = utf8(
       "Ladies and Gentlemen of the class of '99: If I could offer you only one tip for the future, sunscreen would be it.",
     );
@@ -119,17 +119,6 @@ for (const [name, crypto] of backends) {
     );
   });
 
-  Deno.test(
-    `${name}: X25519 iterated a thousand times gives RFC 7748 §5.2`,
-    { ignore: name !== "native" },
-    () => {
-      let k = fromHex("0900000000000000000000000000000000000000000000000000000000000000");
-      let u = k;
-      for (let i = 0; i < 1000; i++) [k, u] = [crypto.x25519(k).dh(u)!, k];
-      assertEquals(toHex(k), "684cf59ba83309552800ef566f2f4d3c1c3887c49360e3875f2eb94d99532c51");
-    },
-  );
-
   Deno.test(`${name}: ML-KEM-768 gives the known key, shared secret and implicit rejection`, async () => {
     const seed = Uint8Array.from({ length: 64 }, (_, i) => i);
     const message = Uint8Array.from({ length: 32 }, (_, i) => 0x80 + i);
@@ -149,6 +138,13 @@ for (const [name, crypto] of backends) {
     key.wipe();
   });
 }
+
+Deno.test("native: X25519 iterated a thousand times gives RFC 7748 §5.2", () => {
+  let k = fromHex("09" + "00".repeat(31));
+  let u = k;
+  for (let i = 0; i < 1000; i++) [k, u] = [native.x25519(k).dh(u)!, k];
+  assertEquals(toHex(k), "684cf59ba83309552800ef566f2f4d3c1c3887c49360e3875f2eb94d99532c51");
+});
 
 // ---- Wycheproof ----
 
