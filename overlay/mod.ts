@@ -4,4 +4,9 @@
  * @module
  */
 
+export * from "./cbor.ts";
+export * from "./identity.ts";
 export * from "./paths.ts";
+export * from "./transition.ts";
+export * from "./transports.ts";
+export * from "./vrf.ts";

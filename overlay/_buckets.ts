@@ -1,0 +1,123 @@
+import { HtxError } from "./_core.ts";
+
+/** A token bucket's size and speed. */
+export interface BucketRate {
+  /** Tokens that a full bucket holds: the burst. */
+  readonly burst: number;
+  /** Tokens that flow in per second. */
+  readonly perSecond: number;
+}
+
+/** Checks a caller's rate. */
+export function checkRate(rate: BucketRate, what: string): BucketRate {
+  if (!(rate.burst >= 1) || !(rate.perSecond >= 0) || !Number.isFinite(rate.burst + rate.perSecond)) {
+    throw new RangeError(`Cannot use ${what}: burst is ${rate.burst}, perSecond is ${rate.perSecond}`);
+  }
+  return { burst: rate.burst, perSecond: rate.perSecond };
+}
+
+interface Bucket {
+  tokens: number;
+  at: number;
+}
+
+/** Token buckets by key, bounded: past the limit the fullest goes, which is the one that holds back least. */
+export class Buckets {
+  readonly #rate: BucketRate;
+  readonly #limit: number;
+  readonly #buckets = new Map<string, Bucket>();
+  #now = -Infinity;
+
+  constructor(rate: BucketRate, limit: number) {
+    if (!(limit >= 1)) throw new RangeError(`Cannot make buckets: the limit is ${limit}`);
+    this.#rate = rate;
+    this.#limit = limit;
+  }
+
+  get size(): number {
+    return this.#buckets.size;
+  }
+
+  /** Takes a token of `key` at `now` ms, if there is one. */
+  take(key: string, now: number): boolean {
+    const bucket = this.#fill(key, now);
+    if (bucket.tokens < 1) return false;
+    bucket.tokens--;
+    return true;
+  }
+
+  /** How long until `key` has a token, in ms. */
+  delay(key: string, now: number): number {
+    const { tokens } = this.#fill(key, now);
+    return tokens >= 1 ? 0 : Math.ceil((1 - tokens) * 1000 / this.#rate.perSecond);
+  }
+
+  #fill(key: string, now: number): Bucket {
+    this.#now = Math.max(this.#now, now);
+    const { burst, perSecond } = this.#rate;
+    let bucket = this.#buckets.get(key);
+    if (bucket) {
+      bucket.tokens = Math.min(burst, bucket.tokens + (this.#now - bucket.at) * perSecond / 1000);
+      bucket.at = this.#now;
+      return bucket;
+    }
+    if (this.#buckets.size >= this.#limit) this.#evict();
+    bucket = { tokens: burst, at: this.#now };
+    this.#buckets.set(key, bucket);
+    return bucket;
+  }
+
+  #evict(): void {
+    let fullest: string | undefined;
+    let most = -Infinity;
+    for (const [key, bucket] of this.#buckets) {
+      const tokens = bucket.tokens + (this.#now - bucket.at) * this.#rate.perSecond / 1000;
+      if (tokens >= this.#rate.burst) {
+        this.#buckets.delete(key);
+        most = Infinity;
+      } else if (tokens > most) {
+        most = tokens;
+        fullest = key;
+      }
+    }
+    if (most < Infinity && fullest !== undefined) this.#buckets.delete(fullest);
+  }
+}
+
+/** What a bounded memory says to a new entry. */
+export type MemoryAnswer = "fresh" | "seen" | "full";
+
+/**
+ * Remembers keys for a fixed time, bounded. Asking and recording are one step; a full memory says so and forgets
+ * nothing; time never goes back.
+ */
+export class Memory {
+  readonly #keepMs: number;
+  readonly #limit: number;
+  /** Key to the time until which it is kept; in order of that time, because the span is fixed. */
+  readonly #until = new Map<string, number>();
+  #now = -Infinity;
+
+  constructor(keepMs: number, limit: number) {
+    if (!(limit >= 1)) throw new RangeError(`Cannot make memory: the limit is ${limit}`);
+    this.#keepMs = keepMs;
+    this.#limit = limit;
+  }
+
+  get size(): number {
+    return this.#until.size;
+  }
+
+  add(key: string, now: number): MemoryAnswer {
+    if (Number.isNaN(now)) throw new HtxError("INTERNAL_ERROR", "Cannot remember: the clock gave no number");
+    this.#now = Math.max(this.#now, now);
+    for (const [old, until] of this.#until) {
+      if (until > this.#now) break;
+      this.#until.delete(old);
+    }
+    if (this.#until.has(key)) return "seen";
+    if (this.#until.size >= this.#limit) return "full";
+    this.#until.set(key, this.#now + this.#keepMs);
+    return "fresh";
+  }
+}
