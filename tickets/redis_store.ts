@@ -1,0 +1,321 @@
+/**
+ * Spent tickets and shared rate limits in Redis: for many gateways. One EVALSHA does both for a ticket.
+ *
+ *     <prefix>:spent:<hour>:<id>   "1"      expires some hours after it could verify for the last time
+ *     <prefix>:rate:<bucket>       number   milliseconds since 1970 at which the bucket is full again
+ *
+ * Redis has to keep what it was given: `maxmemory-policy noeviction` (checked when the connection is made), and
+ * `appendonly yes` if it is to survive its own restart. Each gateway also remembers what it recorded itself, so that
+ * a Redis that came back empty does not let a ticket be spent twice at one gateway.
+ *
+ * @module
+ */
+
+import { HtxError } from "../core/mod.ts";
+import { TICKET_HOUR_SECONDS, ticketHour } from "./payload.ts";
+import { type RateLimiter, type TokenBucketOptions, tokenBucketTimes } from "./rate_limiter.ts";
+import {
+  isForgotten,
+  MemoryReplayStore,
+  REPLAY_KEEP_HOURS,
+  type ReplayAnswer,
+  type ReplayStore,
+  type TicketClaim,
+} from "./replay_store.ts";
+
+/** Milliseconds that a connection may take to come up. */
+export const DEFAULT_REDIS_CONNECT_TIMEOUT_MS = 2_000;
+/** Milliseconds that an answer may take. */
+export const DEFAULT_REDIS_COMMAND_TIMEOUT_MS = 1_000;
+
+const HOUR_MS = TICKET_HOUR_SECONDS * 1000;
+/** Redis forgets by its own clock: what the gateways' and its own may differ by. */
+const CLOCK_SLACK_MS = HOUR_MS;
+const FIRST_BACKOFF_MS = 50;
+const MAX_BACKOFF_MS = 2_000;
+/** What a gateway remembers of its own. */
+const OWN_CAPACITY = 65_536;
+
+/**
+ * KEYS bucket, spent ticket; ARGV charge? record? interval, capacity, now or "" for Redis's own clock, least time to keep, time at
+ * which to forget. A bucket is what it is in `MemoryRateLimiter`: the time at which it is full again.
+ */
+const SCRIPT = `
+local time = redis.call("TIME")
+local clock = time[1] * 1000 + math.floor(time[2] / 1000)
+if ARGV[1] == "1" then
+  local now = tonumber(ARGV[5]) or clock
+  local interval, capacity = tonumber(ARGV[3]), tonumber(ARGV[4])
+  local full = math.max(math.min(tonumber(redis.call("GET", KEYS[1]) or "0"), now + capacity), now) + interval
+  if full - now > capacity then return 2 end
+  redis.call("SET", KEYS[1], string.format("%.3f", full), "PX", math.ceil(full - now) + 60000)
+end
+if ARGV[2] == "1" then
+  local keep = math.max(tonumber(ARGV[6]), tonumber(ARGV[7]) - clock)
+  if not redis.call("SET", KEYS[2], "1", "NX", "PX", string.format("%.0f", keep)) then return 1 end
+end
+return 0
+`;
+
+const FRESH = 0;
+const REPLAYED = 1;
+const LIMITED = 2;
+
+/** Options of {@linkcode RedisTicketStore}. */
+export interface RedisTicketStoreOptions extends TokenBucketOptions {
+  /** What all keys begin with. The braces keep them in one slot of a cluster. @default {"{htx-tickets}"} */
+  readonly prefix?: string;
+  /** Milliseconds that a connection may take to come up. @default {2000} */
+  readonly connectTimeout?: number;
+  /** Milliseconds that an answer may take; after that the ticket is refused. @default {1000} */
+  readonly commandTimeout?: number;
+  /**
+   * Whether a Redis that cannot be reached at first is an error. If not, the store refuses every ticket until it can.
+   *
+   * @default {true}
+   */
+  readonly required?: boolean;
+  /**
+   * Whose time fills buckets: Redis's own, the same for all gateways, or that of the call.
+   *
+   * @default {"redis"}
+   */
+  readonly bucketClock?: "redis" | "caller";
+  /** Told of lost connections and of a Redis that forgot. For the log; holds no address and no password. */
+  readonly onError?: (error: HtxError) => void;
+}
+
+/** The little of a Redis client that is used here. */
+interface Connection {
+  readonly isReady: boolean;
+  scriptLoad(script: string): Promise<string>;
+  evalSha(sha: string, options: { keys: string[]; arguments: string[] }): Promise<unknown>;
+  close(): Promise<void>;
+  destroy(): void;
+}
+
+/**
+ * Remembers spent tickets in Redis, and keeps token buckets there that all gateways share.
+ *
+ * As the verifier's `replay`, it charges the shared bucket and records the ticket in one step, after the key exchange;
+ * a limiter in memory stands before that. As its `limiter` too, the shared bucket is charged before the key exchange, for
+ * a second trip.
+ *
+ * @example Two gateways, one Redis
+ * ```ts ignore
+ * import { generateTicketKey, RedisTicketStore, TicketVerifier } from "@betanet/htx/tickets";
+ *
+ * await using replay = await RedisTicketStore.connect("redis://127.0.0.1:6379");
+ * const verifier = new TicketVerifier({ keys: [generateTicketKey()], replay });
+ * ```
+ */
+export class RedisTicketStore implements ReplayStore, RateLimiter, AsyncDisposable {
+  readonly #connection: Connection;
+  readonly #options: RedisTicketStoreOptions;
+  readonly #prefix: string;
+  readonly #bucket: readonly [interval: string, capacity: string];
+  readonly #own: MemoryReplayStore = new MemoryReplayStore({ capacity: OWN_CAPACITY });
+  #sha: Promise<string> | undefined;
+  #nowHour = 0;
+  #closed = false;
+
+  private constructor(connection: Connection, options: RedisTicketStoreOptions) {
+    const { interval, capacity } = tokenBucketTimes(options);
+    this.#connection = connection;
+    this.#options = options;
+    this.#prefix = options.prefix ?? "{htx-tickets}";
+    this.#bucket = [String(interval), String(capacity)];
+  }
+
+  /**
+   * Connects to a Redis of version 5 or later. Needs the `@redis/client` package, and network permission alone.
+   *
+   * @param url `redis[s]://[[user][:password]@]host[:port][/database]`
+   * @throws {HtxError} `STORE_FAILED` when it cannot be reached or is set to forget keys when it is full,
+   * `UNSUPPORTED` when the package cannot be loaded
+   * @throws {TypeError} when the URL is none
+   * @throws {RangeError} when a limit is not a positive number
+   */
+  static async connect(url: string, options: RedisTicketStoreOptions = {}): Promise<RedisTicketStore> {
+    const { connectTimeout = DEFAULT_REDIS_CONNECT_TIMEOUT_MS, required = true, onError } = options;
+    tokenBucketTimes(options);
+    if (!/^rediss?:\/\//.test(url) || !URL.canParse(url)) {
+      throw new TypeError("Cannot connect to Redis: the URL is not of the form redis[s]://host:port");
+    }
+    const { createClient } = await importClient();
+    let wasReady = false;
+    const client = createClient({
+      url,
+      RESP: 2, // RESP 3 has it read an environment variable, and fail for ever where it may not
+      maintNotifications: "disabled",
+      disableClientInfo: true,
+      disableOfflineQueue: true, // a ticket is refused rather than kept waiting
+      socket: {
+        connectTimeout,
+        reconnectStrategy: (retries: number): number | false => {
+          if (required && !wasReady) return false;
+          const limit = Math.min(FIRST_BACKOFF_MS * 2 ** Math.min(retries, 16), MAX_BACKOFF_MS);
+          return limit / 2 + Math.random() * limit / 2;
+        },
+      },
+    });
+    client.on("error", (cause: unknown) => {
+      onError?.(new HtxError("STORE_FAILED", "Cannot use Redis: the connection failed", { cause }));
+    });
+    const store = new RedisTicketStore(client, options);
+    const connected = client.connect().then(async () => {
+      wasReady = true;
+      requireNoEviction(await client.info("memory"));
+    });
+    if (!required) {
+      connected.catch((cause: unknown) => {
+        if (!store.#closed) {
+          onError?.(new HtxError("STORE_FAILED", "Cannot use Redis: it is not usable", { cause }));
+        }
+      });
+      return store;
+    }
+    try {
+      await connected;
+    } catch (cause) {
+      client.destroy();
+      if (cause instanceof HtxError) throw cause;
+      throw new HtxError("STORE_FAILED", "Cannot connect to Redis: it does not answer", { cause });
+    }
+    return store;
+  }
+
+  /** @inheritdoc */
+  async checkAndRecord(claim: TicketClaim): Promise<ReplayAnswer> {
+    this.#nowHour = Math.max(this.#nowHour, ticketHour(claim.now));
+    if (isForgotten(claim.hour, this.#nowHour)) {
+      await this.touch(claim.now, claim.bucket);
+      return "stale";
+    }
+    const forgetAt = (claim.hour + REPLAY_KEEP_HOURS) * HOUR_MS + CLOCK_SLACK_MS;
+    const answer = await this.#run(claim.bucket, claim.now, {
+      key: `${claim.hour}:${claim.id}`,
+      keep: Math.max(forgetAt - claim.now, 2 * HOUR_MS),
+      forgetAt,
+    });
+    switch (answer) {
+      case FRESH:
+        if (this.#own.checkAndRecord(claim) !== "replayed") return "fresh";
+        this.#options.onError?.(
+          new HtxError("STORE_FAILED", "Cannot rely on Redis: it forgot a spent ticket"),
+        );
+        return "replayed";
+      case REPLAYED:
+        return "replayed";
+      case LIMITED:
+        return "limited";
+      default:
+        throw new HtxError("STORE_FAILED", "Cannot use Redis: the answer is none of the script's");
+    }
+  }
+
+  /** @inheritdoc */
+  async touch(now: number, bucket?: string): Promise<void> {
+    await this.#run(bucket, now, undefined);
+  }
+
+  /** @inheritdoc */
+  async take(bucket: string, now: number): Promise<boolean> {
+    return await this.#run(bucket, now, undefined) === FRESH;
+  }
+
+  /** Ends the connection. */
+  async close(): Promise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
+    if (!this.#connection.isReady) return this.#connection.destroy();
+    try {
+      await this.#withTimeout(this.#connection.close());
+    } catch {
+      this.#connection.destroy();
+    }
+  }
+
+  /** As {@linkcode close}. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
+  /** The one command of a ticket. */
+  async #run(
+    bucket: string | undefined,
+    now: number,
+    record: { key: string; keep: number; forgetAt: number } | undefined,
+  ): Promise<unknown> {
+    if (this.#closed) throw new HtxError("CLOSED", "Cannot use Redis: the store is closed");
+    const call = {
+      keys: [`${this.#prefix}:rate:${bucket ?? ""}`, `${this.#prefix}:spent:${record?.key ?? ""}`],
+      arguments: [
+        bucket === undefined ? "0" : "1",
+        record === undefined ? "0" : "1",
+        ...this.#bucket,
+        this.#options.bucketClock === "caller" ? String(now) : "",
+        String(record?.keep ?? 0),
+        String(record?.forgetAt ?? 0),
+      ],
+    };
+    try {
+      return await this.#withTimeout(this.#evaluate(call));
+    } catch (cause) {
+      if (cause instanceof HtxError) throw cause;
+      throw new HtxError("STORE_FAILED", "Cannot use Redis: the command failed", { cause });
+    }
+  }
+
+  async #evaluate(call: { keys: string[]; arguments: string[] }): Promise<unknown> {
+    if (this.#sha === undefined) {
+      const loading = this.#connection.scriptLoad(SCRIPT);
+      this.#sha = loading;
+      loading.catch(() => this.#sha = undefined);
+    }
+    try {
+      return await this.#connection.evalSha(await this.#sha, call);
+    } catch (error) {
+      // A Redis that was restarted has no scripts. It did nothing, so that asking again is safe.
+      if (!(error instanceof Error) || !error.message.startsWith("NOSCRIPT")) throw error;
+      return await this.#connection.evalSha(await this.#connection.scriptLoad(SCRIPT), call);
+    }
+  }
+
+  async #withTimeout<T>(promise: Promise<T>): Promise<T> {
+    const { commandTimeout = DEFAULT_REDIS_COMMAND_TIMEOUT_MS } = this.#options;
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const timeout = new Promise<never>((_, reject) => {
+      timer = setTimeout(() => {
+        reject(new HtxError("STORE_FAILED", `Cannot use Redis: no answer within ${commandTimeout} ms`));
+      }, commandTimeout);
+    });
+    try {
+      return await Promise.race([promise, timeout]);
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+}
+
+async function importClient(): Promise<typeof import("@redis/client")> {
+  try {
+    return await import("@redis/client");
+  } catch (cause) {
+    throw new HtxError("UNSUPPORTED", "Cannot connect to Redis: the package @redis/client is not there", {
+      cause,
+    });
+  }
+}
+
+/** @throws {HtxError} when Redis makes room by forgetting keys */
+function requireNoEviction(info: string): void {
+  const policy = /^maxmemory_policy:(\S+)/m.exec(info)?.[1] ?? "noeviction";
+  const limit = /^maxmemory:([0-9]+)/m.exec(info)?.[1] ?? "0";
+  if (policy !== "noeviction" && limit !== "0") {
+    throw new HtxError(
+      "STORE_FAILED",
+      `Cannot use Redis: its maxmemory-policy is ${policy}, which forgets spent tickets; set it to noeviction`,
+    );
+  }
+}
