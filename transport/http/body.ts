@@ -1,0 +1,262 @@
+/**
+ * {@linkcode HttpBody}: the content of a message that is being received, read from its stream as it is asked for.
+ *
+ * @module
+ */
+
+import { type Bytes, concat, HtxError } from "../../core/mod.ts";
+import type { HttpMessageDecoder } from "./decode.ts";
+import { type HttpField, oversizedMessage } from "./message.ts";
+import type { HttpStream } from "./stream.ts";
+
+const EMPTY = /* @__PURE__ */ new Uint8Array(0);
+/** How much of the content that is already here is looked at to find out whether it is all. */
+const PEEK_BYTES = 65_536;
+
+/** How the two sides of an exchange follow the content they receive. */
+export interface HttpBodyEvents {
+  /** The reader does not want the rest. */
+  cancelled(reason: unknown): void;
+  /** The message is complete, or `error` came instead. Called once. */
+  settled(error: unknown): void;
+}
+
+/**
+ * Content and trailers of a received message. Nothing is read from the stream before it is asked for here, so a
+ * slow reader slows the sender down. Read it in one way: `read`, `bytes` or `stream`.
+ */
+export class HttpBody {
+  readonly #stream: HttpStream;
+  readonly #decoder: HttpMessageDecoder;
+  readonly #events: HttpBodyEvents;
+  /** Content that {@linkcode peek} took early. */
+  #early: Uint8Array[] = [];
+  #trailers: readonly HttpField[] = [];
+  #trailersWanted: PromiseWithResolvers<readonly HttpField[]> | undefined;
+  #state: "open" | "complete" | "failed" = "open";
+  #error: unknown;
+  #complete: Uint8Array | undefined;
+  #readable: ReadableStream<Uint8Array> | undefined;
+
+  /** Made by the exchange that received the head. */
+  constructor(stream: HttpStream, decoder: HttpMessageDecoder, events: HttpBodyEvents) {
+    this.#stream = stream;
+    this.#decoder = decoder;
+    this.#events = events;
+  }
+
+  /**
+   * The whole content, when all of it had arrived with the head (which is so for most small messages); `undefined`
+   * otherwise. Reading it here instead of through a stream saves the stream. The bytes are a view of received data.
+   */
+  get complete(): Uint8Array | undefined {
+    return this.#complete;
+  }
+
+  /** Whether the message has been received to its end. */
+  get ended(): boolean {
+    return this.#state === "complete";
+  }
+
+  /** The value of `content-length`, if the message has one. */
+  get contentLength(): number | undefined {
+    return this.#decoder.contentLength;
+  }
+
+  /** Looks at what is here already, without waiting. */
+  peek(): void {
+    let total = 0;
+    while (total < PEEK_BYTES) {
+      let data: Uint8Array | null | undefined;
+      try {
+        data = this.#take();
+      } catch {
+        return; // Kept, and thrown at the next read.
+      }
+      if (data === undefined) return;
+      if (data === null) {
+        this.#complete = this.#early.length === 0
+          ? EMPTY
+          : this.#early.length === 1
+          ? this.#early[0]!
+          : concat(...this.#early);
+        return;
+      }
+      this.#early.push(data);
+      total += data.length;
+    }
+  }
+
+  /**
+   * Content that is here already: `null` at the end of the message, `undefined` when there is nothing yet.
+   *
+   * @throws {HtxError} when the stream failed or the message turned out malformed
+   */
+  tryRead(): Uint8Array | null | undefined {
+    const early = this.#early.shift();
+    if (early !== undefined) return early;
+    return this.#take();
+  }
+
+  /**
+   * The next content as it arrived; `null` at the end of the message. One read at a time.
+   *
+   * @throws {HtxError} when the stream failed or the message turned out malformed
+   */
+  async read(): Promise<Uint8Array | null> {
+    for (;;) {
+      const data = this.tryRead();
+      if (data !== undefined) return data;
+      let chunk: Uint8Array | null;
+      try {
+        chunk = await this.#stream.read();
+      } catch (error) {
+        throw this.#fail(error);
+      }
+      if (this.#state === "failed") throw this.#error;
+      if (chunk === null) this.#decoder.end();
+      else this.#decoder.push(chunk);
+    }
+  }
+
+  /**
+   * Collects the content.
+   *
+   * @throws {HtxError} as {@linkcode read}, and `LIMIT_EXCEEDED` past `limit` bytes (the rest is then cancelled)
+   */
+  async bytes(limit = Infinity): Promise<Bytes> {
+    const chunks: Uint8Array[] = [];
+    let total = 0;
+    for (;;) {
+      const chunk = await this.read();
+      if (chunk === null) return concat(...chunks);
+      total += chunk.length;
+      if (total > limit) {
+        const error = oversizedMessage("content", limit);
+        this.cancel(error);
+        throw error;
+      }
+      chunks.push(chunk);
+    }
+  }
+
+  /** The content as a stream that reads only when it is pulled. Always the same one. */
+  stream(): ReadableStream<Uint8Array> {
+    this.#readable ??= new ReadableStream<Uint8Array>({
+      pull: (controller): Promise<void> | void => {
+        // No promise where the data is here already.
+        const data = this.tryRead();
+        if (data !== undefined) return deliver(controller, data);
+        return this.read().then((data) => deliver(controller, data));
+      },
+      cancel: (reason) => this.cancel(reason),
+    }, { highWaterMark: 0 });
+    return this.#readable;
+  }
+
+  /** The trailer section, when the content has been read; rejects when that failed. */
+  get trailers(): Promise<readonly HttpField[]> {
+    if (this.#trailersWanted === undefined) {
+      const wanted = Promise.withResolvers<readonly HttpField[]>();
+      this.#trailersWanted = wanted;
+      wanted.promise.catch(() => {}); // Whoever asked may have stopped waiting.
+      if (this.#state === "complete") wanted.resolve(this.#trailers);
+      else if (this.#state === "failed") wanted.reject(this.#error);
+    }
+    return this.#trailersWanted.promise;
+  }
+
+  /** Says that the rest is not wanted. Reads then throw `reason`. */
+  cancel(reason?: unknown): void {
+    if (this.#state !== "open") {
+      this.#early.length = 0;
+      return;
+    }
+    reason ??= new HtxError("CANCELLED", "Cannot read content: it was cancelled", {
+      streamId: this.#stream.id,
+    });
+    this.#settle("failed", reason);
+    this.#events.cancelled(reason);
+  }
+
+  /** Ends the reading with an error that was found elsewhere. */
+  abort(error: unknown): void {
+    if (this.#state === "open") this.#settle("failed", error);
+  }
+
+  #take(): Uint8Array | null | undefined {
+    if (this.#state === "complete") return null;
+    if (this.#state === "failed") throw this.#error;
+    const decoder = this.#decoder;
+    for (;;) {
+      let chunk: Uint8Array | null | undefined;
+      try {
+        const event = decoder.next();
+        if (event !== undefined) {
+          if (event.type === "data") return event.data;
+          if (event.type === "trailers") this.#trailers = event.fields;
+          if (event.type === "end") {
+            this.#drainTail();
+            this.#settle("complete", undefined);
+            return null;
+          }
+          continue;
+        }
+        chunk = this.#stream.tryRead();
+      } catch (error) {
+        throw this.#fail(error);
+      }
+      if (chunk === undefined) return undefined;
+      if (chunk === null) decoder.end();
+      else decoder.push(chunk);
+    }
+  }
+
+  /** What follows the message can only be padding and the end: it is watched, but nobody waits for it. */
+  #drainTail(): void {
+    const stream = this.#stream;
+    const decoder = this.#decoder;
+    const feed = (chunk: Uint8Array | null): boolean => {
+      if (chunk === null) return true;
+      decoder.push(chunk);
+      decoder.next();
+      return false;
+    };
+    // The end mostly came with the last bytes.
+    for (;;) {
+      const chunk = stream.tryRead();
+      if (chunk === undefined) break;
+      if (feed(chunk)) return;
+    }
+    const rest = async () => {
+      try {
+        while (!feed(await stream.read()));
+      } catch (error) {
+        if (decoder.error === error) stream.reset("PROTOCOL_ERROR", "malformed HTTP message");
+      }
+    };
+    rest();
+  }
+
+  #fail(error: unknown): unknown {
+    if (this.#state !== "open") return this.#error ?? error;
+    // HTX 1.1 §5: malformation found later errors the body, aborts the signal and resets the stream.
+    if (this.#decoder.error === error) this.#stream.reset("PROTOCOL_ERROR", "malformed HTTP message");
+    this.#settle("failed", error);
+    return error;
+  }
+
+  #settle(state: "complete" | "failed", error: unknown): void {
+    this.#state = state;
+    this.#error = error;
+    if (state === "failed") this.#early.length = 0;
+    if (state === "complete") this.#trailersWanted?.resolve(this.#trailers);
+    else this.#trailersWanted?.reject(error);
+    this.#events.settled(error);
+  }
+}
+
+function deliver(controller: ReadableStreamDefaultController<Uint8Array>, data: Uint8Array | null): void {
+  if (data === null) controller.close();
+  else controller.enqueue(data);
+}

@@ -1,0 +1,351 @@
+/**
+ * The client side of an exchange: a request goes out on a stream, the response comes back on it (HTX 1.1 §5).
+ *
+ * {@linkcode exchangeOverStream} works on heads as they are on the wire, so that a gateway forwards a path byte for
+ * byte; {@linkcode fetchOverStream} puts `Request` and `Response` on top.
+ *
+ * @module
+ */
+
+import type { Bytes } from "../../core/mod.ts";
+import { HttpBody } from "./body.ts";
+import { HttpMessageDecoder } from "./decode.ts";
+import { encodeHttpRequest } from "./encode.ts";
+import {
+  type HttpField,
+  type HttpLimits,
+  type HttpRequestHead,
+  type HttpResponseHead,
+  isWebSocketRequest,
+} from "./message.ts";
+import { cancelQuietly, type HttpContent, type HttpTrailers, type Outgoing, sendMessage } from "./send.ts";
+import type { HttpStream } from "./stream.ts";
+import { TunnelStream } from "./tunnel.ts";
+
+/** A request to send. A {@linkcode HttpRequest} that was received can be sent on as it is. */
+export interface HttpRequestParts extends HttpRequestHead {
+  /** The content. @default {null} */
+  readonly body?: HttpContent | null;
+  /** Trailer lines, or a function that gives them when the content has been sent. */
+  readonly trailers?: HttpTrailers;
+}
+
+/** A response that is being received. */
+export interface HttpResponse extends HttpResponseHead {
+  /** The content, read as it is asked for. */
+  readonly body: HttpBody;
+}
+
+/** Options of {@linkcode exchangeOverStream}. */
+export interface HttpExchangeOptions {
+  /** Gives the exchange up: the stream is reset with CANCELLED, whatever waits rejects with the signal's reason. */
+  signal?: AbortSignal | undefined;
+  /** Called for each informational response (100, 102..199), in order, before the final one. */
+  onInformational?: ((head: HttpResponseHead) => void) | undefined;
+  /** Bounds on the response. @default {DEFAULT_HTTP_LIMITS} */
+  limits?: HttpLimits | undefined;
+}
+
+/**
+ * Sends a request and resolves with the head of its response; the content follows as it is read. The request's own
+ * content goes on being sent meanwhile.
+ *
+ * @throws {HtxError} when the stream fails or the response is malformed
+ * @throws {TypeError} when the request cannot be sent as it is
+ * @throws the signal's reason, or what the request's content failed with
+ */
+export async function exchangeOverStream(
+  stream: HttpStream,
+  request: HttpRequestParts,
+  options: HttpExchangeOptions = {},
+): Promise<HttpResponse> {
+  const { body } = request;
+  if (options.signal?.aborted) {
+    if (body instanceof ReadableStream || body instanceof HttpBody) {
+      cancelQuietly(body, options.signal.reason);
+    }
+    stream.reset("CANCELLED", "aborted");
+    throw options.signal.reason;
+  }
+  const exchange = new ClientExchange(stream, request.method, options);
+  const outgoing: Outgoing = {
+    stream,
+    head: { request },
+    content: body,
+    trailers: request.trailers,
+    omitContent: false,
+    headSent: false,
+    sourceFailed: false,
+  };
+  sendMessage(outgoing).catch((error) => {
+    // A failure of the stream shows where the response is read; and a peer that has answered may have asked for no more.
+    if (!outgoing.headSent || outgoing.sourceFailed) exchange.giveUp(error, "request failed");
+  });
+  return await exchange.response();
+}
+
+/** What a CONNECT gave: the response, and the tunnel if it was accepted. */
+export interface HttpTunnel extends HttpResponse {
+  /** Both directions behind the heads; absent unless the status is 2xx. */
+  readonly tunnel?: HttpStream;
+}
+
+/**
+ * Sends a CONNECT head (with `upgrade: websocket`: HTX 1.1 §5) and resolves with its answer; a 2xx comes with the
+ * tunnel. Nothing may be sent on the stream before that.
+ *
+ * @throws {HtxError} when the stream fails or the response is malformed
+ * @throws {TypeError} when the head is not such a CONNECT
+ */
+export async function connectOverStream(
+  stream: HttpStream,
+  head: HttpRequestHead,
+  options: HttpExchangeOptions = {},
+): Promise<HttpTunnel> {
+  if (!isWebSocketRequest(head)) {
+    throw new TypeError("Cannot connect: the head is not a CONNECT with the field upgrade: websocket");
+  }
+  const bytes = encodeHttpRequest(head);
+  if (options.signal?.aborted) {
+    stream.reset("CANCELLED", "aborted");
+    throw options.signal.reason;
+  }
+  const exchange = new ClientExchange(stream, head.method, options);
+  stream.write(bytes).catch(() => {}); // Shows where the response is read.
+  const response = await exchange.response();
+  if (response.status > 299) {
+    stream.closeWrite().catch(() => {});
+    return response;
+  }
+  return { ...response, tunnel: exchange.tunnel() };
+}
+
+/** The receiving half of a client's exchange, and what ends it early. */
+class ClientExchange {
+  readonly #stream: HttpStream;
+  readonly #options: HttpExchangeOptions;
+  readonly #decoder: HttpMessageDecoder;
+  #body: HttpBody | undefined;
+  /** Why this side gave up. */
+  #failure: { readonly error: unknown } | undefined;
+  readonly #onAbort: (() => void) | undefined;
+
+  constructor(stream: HttpStream, requestMethod: string, options: HttpExchangeOptions) {
+    this.#stream = stream;
+    this.#options = options;
+    this.#decoder = new HttpMessageDecoder("response", { limits: options.limits, requestMethod });
+    const signal = options.signal;
+    if (signal !== undefined) {
+      this.#onAbort = () => this.giveUp(signal.reason, "aborted");
+      signal.addEventListener("abort", this.#onAbort);
+    }
+  }
+
+  giveUp(error: unknown, reason: string): void {
+    this.#failure ??= { error };
+    this.#release();
+    this.#stream.reset("CANCELLED", reason);
+    this.#body?.abort(error);
+  }
+
+  async response(): Promise<HttpResponse> {
+    const stream = this.#stream;
+    const decoder = this.#decoder;
+    let head: HttpResponseHead;
+    try {
+      head = await this.#head();
+    } catch (error) {
+      this.#release();
+      if (decoder.error === error) stream.reset("PROTOCOL_ERROR", "malformed HTTP message");
+      else if (this.#failure === undefined) stream.reset("CANCELLED", "exchange failed");
+      throw this.#failure === undefined ? error : this.#failure.error;
+    }
+    const body = new HttpBody(stream, decoder, {
+      cancelled: () => stream.reset("CANCELLED", "response not wanted"),
+      settled: () => this.#release(),
+    });
+    this.#body = body;
+    if (this.#failure !== undefined) throw this.#failure.error;
+    body.peek();
+    return { status: head.status, fields: head.fields, body };
+  }
+
+  /** The stream behind an accepted CONNECT. */
+  tunnel(): HttpStream {
+    return new TunnelStream(this.#stream, this.#decoder.takeRemaining());
+  }
+
+  async #head(): Promise<HttpResponseHead> {
+    const stream = this.#stream;
+    const decoder = this.#decoder;
+    for (;;) {
+      const event = decoder.next();
+      if (event === undefined) {
+        let chunk = stream.tryRead();
+        if (chunk === undefined) chunk = await stream.read();
+        if (chunk === null) decoder.end();
+        else decoder.push(chunk);
+      } else if (event.type === "informational") {
+        this.#options.onInformational?.(event.head);
+      } else if (event.type === "response") {
+        return event.head;
+      }
+    }
+  }
+
+  #release(): void {
+    if (this.#onAbort !== undefined) this.#options.signal?.removeEventListener("abort", this.#onAbort);
+  }
+}
+
+/** Options of {@linkcode fetchOverStream}. */
+export interface FetchOverStreamOptions {
+  /** As in `fetch`; a `Request`'s own signal counts too. */
+  signal?: AbortSignal | undefined;
+  /** Called for each informational response, in order: 103 Early Hints for one. */
+  onInformational?: ((status: number, headers: Headers) => void) | undefined;
+  /** Trailers of the request, or a function that gives them when its content has been sent. */
+  trailers?: HeadersInit | (() => HeadersInit | Promise<HeadersInit>) | undefined;
+  /** Called with the trailers of the response once its content has been read to the end, if there are any; what it throws is ignored. */
+  onTrailers?: ((trailers: Headers) => void) | undefined;
+  /** Bounds on the response. @default {DEFAULT_HTTP_LIMITS} */
+  limits?: HttpLimits | undefined;
+}
+
+/**
+ * `fetch` over one stream: the response resolves with its head, its body streams. Redirects are handed on as they
+ * are, nothing is cached, no header is added.
+ *
+ * @throws {HtxError} when the stream fails or the response is malformed
+ * @throws the signal's reason, or what the request's body failed with
+ *
+ * @example
+ * ```ts
+ * import { fetchOverStream, type HttpStream } from "@betanet/htx/transport";
+ *
+ * async function hello(stream: HttpStream): Promise<string> {
+ *   const response = await fetchOverStream(stream, new Request("http://app.example/hello"));
+ *   return await response.text();
+ * }
+ * ```
+ */
+export async function fetchOverStream(
+  stream: HttpStream,
+  request: Request | HttpRequestParts,
+  options: FetchOverStreamOptions = {},
+): Promise<Response> {
+  const { onInformational, onTrailers, trailers } = options;
+  let parts: HttpRequestParts;
+  let signal = options.signal;
+  if (request instanceof Request) {
+    parts = requestParts(request);
+    signal = signal === undefined ? request.signal : AbortSignal.any([signal, request.signal]);
+  } else {
+    parts = request;
+  }
+  if (trailers !== undefined) parts = { ...parts, trailers: trailerFields(trailers) };
+  const response = await exchangeOverStream(stream, parts, {
+    signal,
+    limits: options.limits,
+    onInformational: onInformational && ((head) => onInformational(head.status, headersOf(head.fields))),
+  });
+  if (onTrailers !== undefined) {
+    response.body.trailers.then((fields) => {
+      if (fields.length > 0) onTrailers(headersOf(fields));
+    }).catch(() => {}); // Whoever reads the body learns why there are none.
+  }
+  return toResponse(response, parts.method);
+}
+
+/**
+ * The parts of a `Request`, its URL taken as text: what Deno's server puts there unresolved (dot segments, raw
+ * characters) stays as it is. A `host` header is taken for the authority; a fragment is left out.
+ *
+ * @throws {TypeError} when the URL is not an http or https one
+ */
+export function requestParts(request: Request): HttpRequestParts {
+  const { scheme, authority, path } = splitUrl(request.url);
+  const fields = fieldsOf(request.headers);
+  const host = fields.find(([name]) => name === "host");
+  return {
+    method: request.method,
+    scheme,
+    authority: host?.[1] || authority,
+    path,
+    fields,
+    body: request.body,
+  };
+}
+
+/** Scheme, authority and raw path of an absolute URL. */
+function splitUrl(url: string): { scheme: string; authority: string; path: string } {
+  const colon = url.indexOf("://");
+  const scheme = url.slice(0, Math.max(colon, 0)).toLowerCase();
+  if (scheme !== "http" && scheme !== "https") {
+    throw new TypeError("Cannot take request: its URL is neither http nor https");
+  }
+  const start = colon + 3;
+  let end = start;
+  while (end < url.length && url[end] !== "/" && url[end] !== "?" && url[end] !== "#") end++;
+  const hash = url.indexOf("#", end);
+  const path = url.slice(end, hash < 0 ? undefined : hash);
+  return { scheme, authority: url.slice(start, end), path: path.startsWith("/") ? path : `/${path}` };
+}
+
+/** A `Response` whose body streams from the exchange, or holds the content if all of it is here. */
+export function toResponse(received: HttpResponse, requestMethod = "GET"): Response {
+  const { status, fields, body } = received;
+  const bodiless = status === 204 || status === 205 || status === 304 || requestMethod === "HEAD";
+  if (bodiless && !body.ended) discard(body);
+  const { complete } = body;
+  const response = new Response(
+    bodiless
+      ? null
+      : complete === undefined
+      ? body.stream()
+      : isOwn(complete)
+      ? complete
+      : new Uint8Array(complete),
+    { status },
+  );
+  const { headers } = response;
+  for (const [name, value] of fields) headers.append(name, value);
+  return response;
+}
+
+/** Whether the bytes stand on a plain buffer. */
+export function isOwn(bytes: Uint8Array): bytes is Bytes {
+  return bytes.buffer instanceof ArrayBuffer;
+}
+
+/** Reads to the end for the sake of the end: the head was all there was to this message. */
+function discard(body: HttpBody): void {
+  const drain = async () => {
+    while (await body.read() !== null);
+  };
+  drain().catch(() => {}); // The exchange has dealt with the stream.
+}
+
+/** The lines of a `Headers`, `set-cookie` each on its own. */
+export function fieldsOf(headers: Headers): HttpField[] {
+  const fields: HttpField[] = [];
+  headers.forEach((value, name) => {
+    fields.push([name, value]);
+  });
+  return fields;
+}
+
+/** Lines as `Headers`. */
+export function headersOf(fields: readonly HttpField[]): Headers {
+  const headers = new Headers();
+  for (const [name, value] of fields) headers.append(name, value);
+  return headers;
+}
+
+/** Trailers in the form that goes out. */
+export function trailerFields(
+  trailers: HeadersInit | (() => HeadersInit | Promise<HeadersInit>),
+): HttpTrailers {
+  if (typeof trailers !== "function") return fieldsOf(new Headers(trailers));
+  return async () => fieldsOf(new Headers(await trailers()));
+}

@@ -1,0 +1,335 @@
+/**
+ * Sending one message over a stream: the head together with a small body and the end in one write, anything else
+ * chunk by chunk as its source gives it and as the stream has room.
+ *
+ * @module
+ */
+
+import { type Bytes, HtxError, utf8 } from "../../core/mod.ts";
+import { HttpBody } from "./body.ts";
+import {
+  encodeHttpChunk,
+  encodeHttpChunkHeader,
+  encodeHttpEnd,
+  encodeHttpRequest,
+  encodeHttpResponse,
+  type HttpMessageRest,
+} from "./encode.ts";
+import type { HttpField, HttpRequestHead, HttpResponseHead } from "./message.ts";
+import type { HttpStream } from "./stream.ts";
+import { parseContentLength } from "./_grammar.ts";
+
+/** Content to send: in hand, or read as it goes out; a received body is passed on without a stream in between. */
+export type HttpContent = Uint8Array | string | ReadableStream<Uint8Array> | HttpBody;
+
+/** Trailer lines, or what gives them once the content has been sent. */
+export type HttpTrailers =
+  | readonly HttpField[]
+  | (() => readonly HttpField[] | Promise<readonly HttpField[]>);
+
+/** Up to this size content is copied behind its head, and goes out in the same write. */
+const INLINE_BYTES = 16_384;
+/** Up to this size a chunk is copied behind its length; above, two writes without a copy. */
+const COPY_BYTES = 4096;
+/** How many microtasks a source gets to show that its data is here already. */
+const READY_TURNS = 8;
+
+/** One message on its way out, and how far it has come. */
+export interface Outgoing {
+  /** Where it goes. */
+  readonly stream: HttpStream;
+  /** Its head, and which kind it is. */
+  readonly head: { readonly request: HttpRequestHead } | {
+    readonly response: HttpResponseHead;
+    readonly continued: boolean;
+  };
+  /** Its content. */
+  readonly content: HttpContent | null | undefined;
+  /** Its trailer section. */
+  readonly trailers?: HttpTrailers | undefined;
+  /** Whether the content is left out (HEAD, 204, 304). */
+  readonly omitContent: boolean;
+  /** Set once the head has been written. */
+  headSent: boolean;
+  /** Set when the failure came from the content or the trailers, rather than from the stream. */
+  sourceFailed: boolean;
+}
+
+/**
+ * Sends the message and ends the direction. On any failure the content's source is cancelled.
+ *
+ * @throws what the source or the stream failed with; `TypeError` before anything is sent when the head cannot be
+ */
+export async function sendMessage(message: Outgoing): Promise<void> {
+  const { content, omitContent } = message;
+  if (content === null || content === undefined || omitContent) {
+    try {
+      await sendWhole(message, new Uint8Array(0), omitContent);
+    } finally {
+      if (content instanceof ReadableStream || content instanceof HttpBody) cancelQuietly(content, undefined);
+    }
+    return;
+  }
+  if (typeof content === "string") return sendWhole(message, utf8(content), false);
+  if (content instanceof Uint8Array) return sendWhole(message, content, false);
+  const source = content instanceof HttpBody
+    ? new BodySource(content)
+    : content instanceof ReadableStream
+    ? new ReaderSource(content)
+    : undefined;
+  if (source === undefined) {
+    message.sourceFailed = true;
+    throw new TypeError("Cannot send content: it is not bytes, text, a stream or a received body");
+  }
+  const { stream } = message;
+  let cancelled = false;
+  const cancel = (reason: unknown) => {
+    if (!cancelled) {
+      cancelled = true;
+      source.cancel(reason);
+    }
+  };
+  // A reset must reach a source that is waiting for its next chunk.
+  const onAbort = () => cancel(stream.signal.reason);
+  stream.signal.addEventListener("abort", onAbort);
+  try {
+    await sendStreamed(message, source);
+  } catch (error) {
+    cancel(error);
+    throw error;
+  } finally {
+    stream.signal.removeEventListener("abort", onAbort);
+    source.release();
+  }
+}
+
+/** Cancels content that will not be sent; a source that cannot be cancelled has its own reader. */
+export function cancelQuietly(content: ReadableStream<Uint8Array> | HttpBody, reason: unknown): void {
+  if (content instanceof HttpBody) content.cancel(reason);
+  else if (!content.locked) content.cancel(reason).catch(() => {});
+}
+
+function encodeHead(message: Outgoing, rest: HttpMessageRest): Bytes {
+  const { head } = message;
+  if ("request" in head) return encodeHttpRequest(head.request, rest);
+  return encodeHttpResponse(head.response, { ...rest, continued: head.continued });
+}
+
+/** The length that the head declares. */
+function declaredLength(message: Outgoing): number | undefined {
+  const { head } = message;
+  const fields = "request" in head ? head.request.fields : head.response.fields;
+  for (const [name, value] of fields) {
+    if (name.length === 14 && name.toLowerCase() === "content-length") return parseContentLength(value);
+  }
+  return undefined;
+}
+
+function lengthMismatch(): HtxError {
+  return new HtxError("INTERNAL_ERROR", "Cannot send content: it is not as long as its content-length says", {
+    field: "content-length",
+  });
+}
+
+async function sendWhole(message: Outgoing, content: Uint8Array, anyLength: boolean): Promise<void> {
+  const { stream } = message;
+  if (!anyLength) {
+    const declared = declaredLength(message);
+    if (declared !== undefined && declared !== content.length) {
+      message.sourceFailed = true;
+      throw lengthMismatch();
+    }
+  }
+  const trailers = typeof message.trailers === "function"
+    ? await takeTrailers(message, message.trailers)
+    : message.trailers;
+  if (content.length <= INLINE_BYTES) {
+    const bytes = encodeHead(message, trailers === undefined ? { content } : { content, trailers });
+    message.headSent = true;
+    return stream.write(bytes, { end: true });
+  }
+  const head = encodeHead(message, {});
+  message.headSent = true;
+  await all([
+    stream.write(head),
+    stream.write(encodeHttpChunkHeader(content.length)),
+    stream.write(content),
+    stream.write(encodeHttpEnd(trailers), { end: true }),
+  ]);
+}
+
+async function sendStreamed(message: Outgoing, source: Source): Promise<void> {
+  const { stream } = message;
+  const declared = message.omitContent ? undefined : declaredLength(message);
+  let sent = 0;
+  /** Takes from the source; the head goes first when the source makes us wait. */
+  const next = async (): Promise<Uint8Array | null> => {
+    let data: Uint8Array | null | undefined;
+    try {
+      data = await source.soon();
+    } catch (error) {
+      message.sourceFailed = !stream.signal.aborted;
+      throw error;
+    }
+    if (data === undefined) {
+      await flush();
+      try {
+        data = await source.read();
+      } catch (error) {
+        message.sourceFailed = !stream.signal.aborted;
+        throw error;
+      }
+    }
+    // The source was cancelled because the stream was reset: that is no end of the content.
+    if (stream.signal.aborted) throw stream.signal.reason;
+    if (data !== null && !(data instanceof Uint8Array)) {
+      message.sourceFailed = true;
+      throw new TypeError("Cannot send content: a chunk is not a Uint8Array");
+    }
+    sent += data?.length ?? 0;
+    if (declared !== undefined && (data === null ? sent !== declared : sent > declared)) {
+      message.sourceFailed = true;
+      throw lengthMismatch();
+    }
+    return data;
+  };
+  let held: Uint8Array | undefined;
+  /** Writes what is held back: the head, and a chunk behind it. */
+  const flush = async (): Promise<void> => {
+    const writes: Promise<void>[] = [];
+    if (!message.headSent) {
+      const head = encodeHead(message, {});
+      message.headSent = true;
+      writes.push(stream.write(head));
+    }
+    if (held !== undefined) {
+      writes.push(...writeChunk(stream, held));
+      held = undefined;
+    }
+    if (writes.length > 0) await all(writes);
+  };
+  for (;;) {
+    const data = await next();
+    if (data === null) break;
+    if (data.length === 0) continue;
+    // The first small chunk waits for what follows: it may be all, and then one write is enough.
+    if (!message.headSent && held === undefined && data.length <= INLINE_BYTES) {
+      held = data;
+      continue;
+    }
+    await flush();
+    held = data;
+    await flush();
+  }
+  const trailers = typeof message.trailers === "function"
+    ? await takeTrailers(message, message.trailers)
+    : message.trailers;
+  if (!message.headSent) {
+    const content = held ?? new Uint8Array(0);
+    const bytes = encodeHead(message, trailers === undefined ? { content } : { content, trailers });
+    message.headSent = true;
+    return stream.write(bytes, { end: true });
+  }
+  const end = encodeHttpEnd(trailers);
+  if (held === undefined) return stream.write(end, { end: true });
+  await all([...writeChunk(stream, held), stream.write(end, { end: true })]);
+}
+
+async function takeTrailers(
+  message: Outgoing,
+  trailers: () => readonly HttpField[] | Promise<readonly HttpField[]>,
+): Promise<readonly HttpField[]> {
+  try {
+    return await trailers();
+  } catch (error) {
+    message.sourceFailed = true;
+    throw error;
+  }
+}
+
+function writeChunk(stream: HttpStream, data: Uint8Array): Promise<void>[] {
+  if (data.length <= COPY_BYTES) return [stream.write(encodeHttpChunk(data))];
+  return [stream.write(encodeHttpChunkHeader(data.length)), stream.write(data)];
+}
+
+/** Waits for every one; fails with the first failure and leaves none unhandled. */
+async function all(writes: Promise<void>[]): Promise<void> {
+  if (writes.length === 1) return writes[0];
+  await Promise.all(writes);
+}
+
+/** What content is read from. One read at a time. */
+interface Source {
+  /** What is here already or within a few microtasks; `undefined` when it takes longer. */
+  soon(): Promise<Uint8Array | null | undefined>;
+  /** The next chunk, `null` at the end. */
+  read(): Promise<Uint8Array | null>;
+  /** Gives the rest up. */
+  cancel(reason: unknown): void;
+  /** Lets go of the source. */
+  release(): void;
+}
+
+class BodySource implements Source {
+  readonly #body: HttpBody;
+
+  constructor(body: HttpBody) {
+    this.#body = body;
+  }
+
+  // deno-lint-ignore require-await -- what `tryRead` throws becomes a rejection
+  async soon(): Promise<Uint8Array | null | undefined> {
+    return this.#body.tryRead();
+  }
+
+  read(): Promise<Uint8Array | null> {
+    return this.#body.read();
+  }
+
+  cancel(reason: unknown): void {
+    this.#body.cancel(reason);
+  }
+
+  release(): void {}
+}
+
+class ReaderSource implements Source {
+  readonly #reader: ReadableStreamDefaultReader<Uint8Array>;
+  /** The read that `soon` began and did not see the end of. */
+  #pending: Promise<ReadableStreamReadResult<Uint8Array>> | undefined;
+
+  constructor(readable: ReadableStream<Uint8Array>) {
+    this.#reader = readable.getReader();
+  }
+
+  async soon(): Promise<Uint8Array | null | undefined> {
+    const pending = this.#reader.read();
+    let result: ReadableStreamReadResult<Uint8Array> | undefined;
+    let failed = false;
+    pending.then((value) => result = value, () => failed = true);
+    for (let turn = 0; turn < READY_TURNS && result === undefined && !failed; turn++) await undefined;
+    if (failed) await pending;
+    if (result !== undefined) return result.done ? null : result.value;
+    this.#pending = pending;
+    return undefined;
+  }
+
+  async read(): Promise<Uint8Array | null> {
+    const pending = this.#pending ?? this.#reader.read();
+    this.#pending = undefined;
+    const result = await pending;
+    return result.done ? null : result.value;
+  }
+
+  cancel(reason: unknown): void {
+    this.#reader.cancel(reason).catch(() => {});
+  }
+
+  release(): void {
+    try {
+      this.#reader.releaseLock();
+    } catch {
+      // A read is pending in a source that ignores its cancellation.
+    }
+  }
+}
