@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { ByteIo, Bytes } from "./_core.ts";
+import type { ByteIo, Bytes } from "../core/mod.ts";
 
 /** Length of the `uint16 length` before each message. */
 const PREFIX_LENGTH = 2;

@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { Aead, Bytes, CryptoBackend } from "./_core.ts";
+import type { Aead, Bytes, CryptoBackend } from "../core/mod.ts";
 
 /** Noise §11.1, §12.3: the tag of ChaChaPoly. */
 const TAG_LENGTH = 16;

@@ -24,7 +24,7 @@ import {
   selectCrypto,
   timingSafeEqual,
   utf8,
-} from "./_core.ts";
+} from "../core/mod.ts";
 import { endQuietly, type FramedMessage, FrameReader, HandedOver, Watch } from "./_wire.ts";
 import { handshakeFailure, type HandshakeRole, HandshakeState } from "./handshake_state.ts";
 import { type KeyPair, requirePublicKey } from "./key_pair.ts";

@@ -15,7 +15,7 @@ import {
   HtxError,
   isCanonicalX25519,
   type KemPrivateKey,
-} from "./_core.ts";
+} from "../core/mod.ts";
 import { type KeyPair, requirePublicKey } from "./key_pair.ts";
 import type { NoisePattern, NoiseToken } from "./patterns.ts";
 import { SymmetricState } from "./symmetric_state.ts";

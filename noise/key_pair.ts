@@ -12,7 +12,7 @@ import {
   isCanonicalX25519,
   selectCrypto,
   toHex,
-} from "./_core.ts";
+} from "../core/mod.ts";
 
 const KEY_LENGTH = 32;
 

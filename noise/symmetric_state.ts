@@ -5,7 +5,7 @@
  * @module
  */
 
-import { type Bytes, type CryptoBackend, utf8 } from "./_core.ts";
+import { type Bytes, type CryptoBackend, utf8 } from "../core/mod.ts";
 import { CipherState } from "./cipher_state.ts";
 
 const HASH_LENGTH = 32;

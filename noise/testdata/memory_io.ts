@@ -1,6 +1,6 @@
 /** An in-memory {@linkcode ByteIo} pair for the tests of this folder. */
 
-import type { ByteIo } from "../_core.ts";
+import type { ByteIo } from "../../core/mod.ts";
 
 /** One end, with what tests look at. */
 export interface TestIo extends ByteIo {
