@@ -14,7 +14,7 @@
 import { concat } from "./bytes.ts";
 import type { Bytes } from "./crypto.ts";
 import { HtxError } from "./errors.ts";
-import { decodeVarint, MAX_VARINT, varintLength, writeVarint } from "./varint.ts";
+import { MAX_VARINT, writeVarint } from "./varint.ts";
 
 /** The types this version names (HTX 1.1 §3); others are authenticated, counted and ignored. */
 export const FrameType = {
@@ -113,11 +113,6 @@ export function writeHeader(
   return FIXED_HEADER_LENGTH + writeVarint(streamId, into, offset + FIXED_HEADER_LENGTH);
 }
 
-/** The length of the header of a frame, in bytes. */
-export function headerLength(streamId: number | undefined): number {
-  return streamId === undefined ? FIXED_HEADER_LENGTH : FIXED_HEADER_LENGTH + varintLength(streamId);
-}
-
 /**
  * The bytes of a frame, with a minimal stream id. A decoded frame gets the header it came with: its seal covers
  * that spelling.
@@ -153,6 +148,11 @@ export function encodeFrame(frame: Frame): Bytes {
 export function decodeFrame(bytes: Uint8Array, offset = 0): DecodedFrame | undefined {
   const scan = new FrameScanner();
   if (!scan.parse(bytes, offset, bytes.length)) return undefined;
+  if (scan.streamId > MAX_VARINT) {
+    throw new HtxError("MALFORMED", "Cannot decode frame: the stream id is above 2^53-1", {
+      field: "stream_id",
+    });
+  }
   return { frame: frameOf(scan, bytes), length: scan.end - offset };
 }
 
@@ -160,7 +160,6 @@ function frameOf(scan: FrameScanner, bytes: Uint8Array): Frame {
   const header = bytes.subarray(scan.start, scan.bodyStart);
   const sealed = bytes.subarray(scan.bodyStart, scan.end);
   if (!hasStreamId(scan.type)) return { type: scan.type, header, sealed };
-  if (scan.streamId > MAX_VARINT) decodeVarint(header, FIXED_HEADER_LENGTH); // throws MALFORMED
   return { type: scan.type, streamId: scan.streamId, header, sealed };
 }
 
@@ -294,6 +293,13 @@ export class FrameBuffer {
     return true;
   }
 
+  /** Forgets what is pending. */
+  discard(): void {
+    this.bytes = this.#owned;
+    this.#start = 0;
+    this.#end = 0;
+  }
+
   /** Exchanges the room for `buffer`, keeping what is pending, and returns the room it had: for pools. */
   resize(buffer: Bytes): Bytes {
     const old = this.#owned;
@@ -345,7 +351,12 @@ export class FrameBuffer {
  * ```
  */
 export class FrameDecoderStream extends TransformStream<Uint8Array, Frame[]> {
-  /** Makes a decoder. Errors with `FRAME_TOO_LARGE`, `MALFORMED` (stream id) or `TRUNCATED`. */
+  readonly #buffer: FrameBuffer;
+
+  /**
+   * Makes a decoder. Its streams error with `FRAME_TOO_LARGE` or `TRUNCATED`. A stream id above 2^53-1 comes out
+   * inexact but above it: everything past the length is judged after the frame opened (HTX 1.1 §3).
+   */
   constructor() {
     const buffer = new FrameBuffer(0);
     super({
@@ -371,6 +382,12 @@ export class FrameDecoderStream extends TransformStream<Uint8Array, Frame[]> {
         }
       },
     });
+    this.#buffer = buffer;
+  }
+
+  /** Bytes held of a frame that has begun and not ended. */
+  get pending(): number {
+    return this.#buffer.pending;
   }
 }
 

@@ -1,0 +1,929 @@
+/**
+ * {@linkcode HtxConnection}: an {@linkcode HtxSession} bound to a duplex and a clock, with the shape of a
+ * WebTransport session. The thin shell of the engine: it moves bytes, arms one timer and makes promises; every
+ * rule of the protocol is in `core/session.ts`.
+ *
+ *     ByteIo.read ─────────────────────────────► HtxSession ──► HtxStream.readable
+ *     Duplex.readable ─► FrameDecoderStream ───►
+ *
+ *     ByteIo.write ◄──────────────────────────── HtxSession ◄── HtxStream.writable
+ *     Duplex.writable ◄─ FrameEncoderStream ◄───
+ *
+ * @module
+ */
+
+import type { Bytes, CryptoBackend } from "./crypto.ts";
+import type { ByteIo, Duplex, DuplexAddr } from "./duplex.ts";
+import { type CloseCodeName, HtxError } from "./errors.ts";
+import { type Frame, FrameDecoderStream, FrameEncoderStream } from "./frame.ts";
+import type { SessionKeys } from "./keys.ts";
+import type { SessionLimits } from "./limits.ts";
+import {
+  type CloseInfo,
+  CONTROL_STREAM_ID,
+  HtxSession,
+  MAX_FILL_LENGTH,
+  type SessionStats,
+  SessionStream,
+} from "./session.ts";
+
+/** Bytes of a batch that is sent from the connection's own small buffer. */
+const SMALL_BATCH = 8192;
+/** Bytes of the receive buffer of a quiet connection, and of a busy one. */
+const QUIET_RECEIVE = 4096;
+const BUSY_RECEIVE = 262_144;
+/** Short reads in a row after which a busy connection counts as quiet. */
+const QUIET_AFTER = 8;
+/** Large buffers kept for the next connection that needs one. */
+const POOL_SIZE = 8;
+/** Microtask turns for which a flush waits: what the application does on the same occasion rides in the same write. */
+const FLUSH_TURNS = 3;
+
+const EMPTY = /* @__PURE__ */ new Uint8Array(0);
+const RESOLVED: Promise<void> = /* @__PURE__ */ Promise.resolve();
+
+/** Buffers of one size, lent out. They only ever hold ciphertext. */
+class BufferPool {
+  readonly #size: number;
+  readonly #free: Bytes[] = [];
+
+  constructor(size: number) {
+    this.#size = size;
+  }
+
+  take(): Bytes {
+    return this.#free.pop() ?? new Uint8Array(this.#size);
+  }
+
+  give(buffer: Bytes): void {
+    if (buffer.length === this.#size && this.#free.length < POOL_SIZE) this.#free.push(buffer);
+  }
+}
+
+const receivePool = /* @__PURE__ */ new BufferPool(BUSY_RECEIVE);
+const sendPool = /* @__PURE__ */ new BufferPool(MAX_FILL_LENGTH);
+
+/** A clock with timers, for tests that do not wait. */
+export interface Clock {
+  /** Time that never goes back, in ms. */
+  now(): number;
+  /** Calls `callback` once after `delay` ms, and returns what takes that back. */
+  setTimer(delay: number, callback: () => void): () => void;
+}
+
+const SYSTEM_CLOCK: Clock = {
+  now: () => performance.now(),
+  setTimer: (delay, callback) => {
+    const id = setTimeout(callback, Math.min(Math.ceil(delay), 2 ** 31 - 1));
+    return () => clearTimeout(id);
+  },
+};
+
+interface Waiting {
+  readonly at: number;
+  readonly resolve: () => void;
+  readonly reject: (error: unknown) => void;
+}
+
+/** Options of a write to a stream. */
+export interface StreamWriteOptions {
+  /** Ends this direction with the data: both leave in one frame. @default {false} */
+  end?: boolean;
+}
+
+/**
+ * One bidirectional stream. Its bytes are at hand twice: as web streams, and by `read` / `write`, which spare the
+ * hops. Use one or the other, never both.
+ *
+ * Ending the writing side (`writable.close()`, `closeWrite()`) leaves the reading side open. Cancelling `readable`
+ * or aborting `writable` resets the stream: both directions end, and what is unread is gone (HTX 1.1 §4).
+ *
+ * @example Asking and answering
+ * ```ts
+ * import { connectionPairForTestingOnly } from "@betanet/htx/core";
+ * import { assertEquals } from "@std/assert";
+ *
+ * const [client, server] = connectionPairForTestingOnly();
+ * const answering = (async () => {
+ *   for await (const stream of server.incomingBidirectionalStreams) await stream.readable.pipeTo(stream.writable);
+ * })();
+ * const stream = await client.createBidirectionalStream();
+ * const writer = stream.writable.getWriter();
+ * await writer.write(new TextEncoder().encode("hello"));
+ * await writer.close();
+ * assertEquals(await new Response(stream.readable as ReadableStream<Uint8Array<ArrayBuffer>>).text(), "hello");
+ * await client.close();
+ * await answering;
+ * ```
+ */
+export class HtxStream extends SessionStream {
+  #readable: ReadableStream<Uint8Array> | undefined;
+  #readableController: ReadableStreamDefaultController<Uint8Array> | undefined;
+  #writable: WritableStream<Uint8Array> | undefined;
+  #writableController: WritableStreamDefaultController | undefined;
+  #reading: PromiseWithResolvers<Uint8Array | null> | undefined;
+  #waiting: Waiting[] | undefined;
+  #closed: PromiseWithResolvers<void> | undefined;
+  #abort: AbortController | undefined;
+
+  /**
+   * Bytes from the peer, a chunk for each frame. Nothing is read ahead of the reader: the window, and with it the
+   * peer, waits for it. Cancelling resets the stream with CANCELLED.
+   */
+  get readable(): ReadableStream<Uint8Array> {
+    return this.#readable ??= new ReadableStream<Uint8Array>({
+      start: (controller) => {
+        this.#readableController = controller;
+        if (this._dropped && this.error !== undefined) controller.error(this.error);
+      },
+      pull: (controller) => {
+        const chunk = this.tryRead();
+        if (chunk === undefined) return this.read().then((late) => deliver(controller, late));
+        deliver(controller, chunk);
+      },
+      cancel: () => this.reset("CANCELLED"),
+    }, { highWaterMark: 0 });
+  }
+
+  /**
+   * Bytes to the peer. Small chunks are copied and gathered into frames while there is room; a large one is done
+   * with when it is sealed. Closing ends this direction; aborting resets the stream with CANCELLED.
+   */
+  get writable(): WritableStream<Uint8Array> {
+    return this.#writable ??= new WritableStream<Uint8Array>({
+      start: (controller) => {
+        this.#writableController = controller;
+        if (this.error !== undefined) controller.error(this.error);
+      },
+      write: (chunk) => {
+        if (!(chunk instanceof Uint8Array)) {
+          throw new TypeError("Cannot write to stream: the chunk is no Uint8Array");
+        }
+        if (chunk.length > 0) return this.#send(chunk, false);
+      },
+      close: () => this.closeWrite(),
+      abort: () => this.reset("CANCELLED"),
+    }, { highWaterMark: this.session.limits.sendBuffer, size: (chunk) => chunk?.length ?? 0 });
+  }
+
+  /**
+   * Settles when the stream is finished in both directions.
+   *
+   * @throws {HtxError} why it ended otherwise; left alone, that is no unhandled rejection
+   */
+  get closed(): Promise<void> {
+    if (this.#closed === undefined) {
+      this.#closed = Promise.withResolvers();
+      this.#closed.promise.catch(() => {});
+      if (this.finished) this.#settleClosed(this._dropped ? this.error : undefined);
+    }
+    return this.#closed.promise;
+  }
+
+  /** Aborts with the {@linkcode HtxError} when the stream is reset or its session ends before it. */
+  get signal(): AbortSignal {
+    if (this.#abort === undefined) {
+      this.#abort = new AbortController();
+      if (this._dropped) this.#abort.abort(this.error);
+    }
+    return this.#abort.signal;
+  }
+
+  /**
+   * The next chunk, as it arrived; `null` at the end of the peer's direction. One call at a time.
+   *
+   * @throws {HtxError} when the stream was reset or the session ended before it
+   */
+  read(): Promise<Uint8Array | null> {
+    try {
+      const chunk = this.tryRead();
+      if (chunk !== undefined) return Promise.resolve(chunk);
+    } catch (error) {
+      return Promise.reject(error);
+    }
+    if (this.#reading !== undefined) return Promise.reject(new TypeError("Cannot read: a read is under way"));
+    this.#reading = Promise.withResolvers();
+    return this.#reading.promise;
+  }
+
+  /**
+   * The next chunk, if one waits: `null` at the end, `undefined` where nothing waits yet.
+   *
+   * @throws {HtxError} when the stream was reset or the session ended before it
+   */
+  tryRead(): Uint8Array | null | undefined {
+    const chunk = this.take();
+    if (chunk === undefined && this.error !== undefined) throw this.error;
+    return chunk;
+  }
+
+  /**
+   * Sends `data`. Settles when there is room for more, which is the back-pressure; then the bytes of `data` are
+   * the caller's again.
+   *
+   * @throws {HtxError} when the stream was reset, this direction ended, or the session did
+   */
+  write(data: Uint8Array, options: StreamWriteOptions = {}): Promise<void> {
+    try {
+      return this.#send(data, options.end ?? false) ?? RESOLVED;
+    } catch (error) {
+      return Promise.reject(error);
+    }
+  }
+
+  /** Ends this direction; the other stays open. Idempotent. */
+  closeWrite(): Promise<void> {
+    if (this._endQueued && this.error === undefined) return RESOLVED;
+    return this.write(EMPTY, { end: true });
+  }
+
+  #send(data: Uint8Array, end: boolean): Promise<void> | undefined {
+    if (this.put(data, end)) return undefined;
+    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    (this.#waiting ??= []).push({ at: this._queuedBytes, resolve, reject });
+    return promise;
+  }
+
+  /** @internal */
+  protected override onReadable(): void {
+    const reading = this.#reading;
+    if (reading === undefined) return;
+    const chunk = this.take();
+    if (chunk !== undefined) {
+      this.#reading = undefined;
+      reading.resolve(chunk);
+    } else if (this.error !== undefined) {
+      this.#reading = undefined;
+      reading.reject(this.error);
+    }
+  }
+
+  /** @internal */
+  protected override onSent(): void {
+    const waiting = this.#waiting;
+    if (waiting === undefined || waiting.length === 0) return;
+    while (waiting.length > 0 && waiting[0]!.at <= this._sealedBytes) waiting.shift()!.resolve();
+    if (this.error === undefined || this._flushing && this._ready) return;
+    for (const { reject } of waiting.splice(0)) reject(this.error);
+  }
+
+  /** @internal */
+  protected override onFinished(error: HtxError | undefined): void {
+    this.#settleClosed(error);
+    if (this.error !== undefined) this.#writableController?.error(this.error);
+    if (error === undefined) return;
+    this.#readableController?.error(error);
+    this.#abort?.abort(error);
+  }
+
+  #settleClosed(error: HtxError | undefined): void {
+    if (this.#closed === undefined) return;
+    if (error === undefined) this.#closed.resolve();
+    else this.#closed.reject(error);
+  }
+}
+
+function deliver(
+  controller: ReadableStreamDefaultController<Uint8Array>,
+  chunk: Uint8Array | null | undefined,
+): void {
+  if (chunk === null) controller.close();
+  else if (chunk !== undefined) controller.enqueue(chunk);
+}
+
+/** What the handshake below a connection was. */
+export interface HandshakeInfo {
+  /** The Noise protocol name. */
+  readonly protocol: string;
+  /** Whether it was the hybrid form, which stays secret from who records now and has a quantum computer later. */
+  readonly hybrid: boolean;
+  /** The handshake hash, 32 bytes; public. */
+  readonly hash: Bytes;
+}
+
+/** Options of a connection that users may set. */
+export interface ConnectionOptions extends SessionLimits {
+  /** Time and timers. @default {the system's} */
+  clock?: Clock | undefined;
+  /** The primitives. @default {selectCrypto()} */
+  crypto?: CryptoBackend | undefined;
+}
+
+/** What an {@linkcode HtxConnection} is made of. */
+export interface ConnectionInit extends ConnectionOptions {
+  /** Which side this is. */
+  role: "client" | "server";
+  /** What the handshake gave; taken over. */
+  keys: SessionKeys;
+  /** The peer's static public key, proven by the handshake. */
+  remoteStatic: Bytes;
+  /** What the handshake was. */
+  handshake: HandshakeInfo;
+  /** Bytes that were received behind the handshake: the beginning of the frames. */
+  received?: Uint8Array | undefined;
+  /** Bytes that go out before the first frame and in one write with it: the handshake's last message. */
+  pending?: Uint8Array | undefined;
+  /**
+   * Takes the streams that the peer opens, in place of `incomingBidirectionalStreams`. A stream counts against the
+   * peer's limit until what this returns has settled; a rejection resets the stream with INTERNAL_ERROR.
+   */
+  onStream?: ((stream: HtxStream) => void | Promise<void>) | undefined;
+  /** A client takes stream 2 with this (HTX 1.1 §8); without it the server's stream 2 is refused. */
+  onControlStream?: ((stream: HtxStream) => void | Promise<void>) | undefined;
+}
+
+/** Counters of a connection. */
+export interface ConnectionStats extends Readonly<SessionStats> {
+  /** Writes to the duplex. */
+  readonly writes: number;
+  /** Reads from the duplex. */
+  readonly reads: number;
+  /** The last measured round trip in ms, where one was measured. */
+  readonly roundTripMs: number | undefined;
+}
+
+/** How a connection moves bytes. */
+interface Carrier {
+  /** Reads once and feeds the session; `false` at the end of the peer's direction. */
+  receive(): Promise<boolean>;
+  /** Sends; the bytes may be reused when it settles. */
+  write(batch: Uint8Array): Promise<void>;
+  closeWrite(): Promise<void>;
+  close(): void;
+}
+
+/** Direct reads into the session's buffer: no copy and no hop between the socket and the cipher. */
+class DirectCarrier implements Carrier {
+  readonly #io: ByteIo;
+  readonly #session: HtxSession;
+  #shortReads = 0;
+  #pooled = false;
+
+  constructor(io: ByteIo, session: HtxSession) {
+    this.#io = io;
+    this.#session = session;
+  }
+
+  async receive(): Promise<boolean> {
+    const space = this.#session.receiveSpace();
+    const length = await this.#io.read(space);
+    if (length === null) return false;
+    this.#session.received(length);
+    this.#fit(length === space.length, length);
+    return true;
+  }
+
+  /** A full read is the sign of more to come; a run of short ones, of quiet. */
+  #fit(full: boolean, length: number): void {
+    const buffer = this.#session.receiveBuffer;
+    if (full) {
+      this.#shortReads = 0;
+      if (!this.#pooled) {
+        this.#pooled = true;
+        buffer.resize(receivePool.take());
+      }
+    } else if (length > QUIET_RECEIVE || buffer.pending > 0) {
+      this.#shortReads = 0;
+    } else if (buffer.capacity > QUIET_RECEIVE && ++this.#shortReads > QUIET_AFTER) {
+      this.#release(new Uint8Array(QUIET_RECEIVE));
+    }
+  }
+
+  #release(instead: Bytes): void {
+    this.#shortReads = 0;
+    const buffer = this.#session.receiveBuffer.resize(instead);
+    if (this.#pooled) receivePool.give(buffer);
+    this.#pooled = false;
+  }
+
+  write(batch: Uint8Array): Promise<void> {
+    return this.#io.write(batch);
+  }
+
+  closeWrite(): Promise<void> {
+    return this.#io.closeWrite();
+  }
+
+  close(): void {
+    this.#io.close();
+  }
+
+  /** No read is under way and none will be: the buffer goes back. */
+  ended(): void {
+    this.#session.receiveBuffer.discard();
+    if (this.#pooled) this.#release(new Uint8Array(0));
+  }
+}
+
+/** Web streams, through the frame codec's TransformStreams. */
+class StreamCarrier implements Carrier {
+  readonly #duplex: Duplex;
+  readonly #session: HtxSession;
+  readonly #decoder: FrameDecoderStream = new FrameDecoderStream();
+  readonly #reader: ReadableStreamDefaultReader<Frame[]>;
+  readonly #writer: WritableStreamDefaultWriter<Uint8Array>;
+  readonly #piping: Promise<void>;
+
+  constructor(duplex: Duplex, session: HtxSession, received: Uint8Array) {
+    this.#duplex = duplex;
+    this.#session = session;
+    const encoder = new FrameEncoderStream();
+    this.#reader = startWith(received, duplex.readable).pipeThrough(this.#decoder).getReader();
+    this.#piping = encoder.readable.pipeTo(duplex.writable);
+    this.#piping.catch(() => {}); // told by the writer
+    this.#writer = encoder.writable.getWriter();
+    this.#writer.closed.catch(() => {});
+    this.#reader.closed.catch(() => {});
+  }
+
+  async receive(): Promise<boolean> {
+    const { value, done } = await this.#reader.read();
+    if (done) return false;
+    this.#session.receiveFrames(value, this.#decoder.pending);
+    return true;
+  }
+
+  async write(batch: Uint8Array): Promise<void> {
+    await this.#writer.write(batch.slice());
+  }
+
+  async closeWrite(): Promise<void> {
+    await this.#writer.close();
+    await this.#piping;
+  }
+
+  close(): void {
+    this.#writer.abort().catch(() => {}); // either may have ended before, which is as good
+    this.#reader.cancel().catch(() => {});
+    this.#duplex.close?.();
+  }
+}
+
+function startWith(first: Uint8Array, rest: ReadableStream<Uint8Array>): ReadableStream<Uint8Array> {
+  if (first.length === 0) return rest;
+  const reader = rest.getReader();
+  return new ReadableStream({
+    start: (controller) => controller.enqueue(first),
+    pull: async (controller) => {
+      const { value, done } = await reader.read();
+      if (done) controller.close();
+      else controller.enqueue(value);
+    },
+    cancel: (reason) => reader.cancel(reason),
+  }, { highWaterMark: 0 });
+}
+
+/**
+ * An encrypted, multiplexed connection. Made by `connect()` and `serve()` of `@betanet/htx/transport`; the
+ * constructor is for carriers and handshakes of one's own.
+ *
+ * `await using` closes it.
+ */
+export class HtxConnection implements AsyncDisposable {
+  /** Settles at once: a connection is made of a finished handshake. There for the shape of WebTransport. */
+  readonly ready: Promise<void> = RESOLVED;
+  /**
+   * How the connection ended, once the duplex below has ended too. An end by NO_ERROR or GOING_AWAY, or by this
+   * side's own `close()`, resolves.
+   *
+   * @throws {HtxError} why it ended otherwise: `TRUNCATED` for an end without CLOSE, `HANDSHAKE_FAILED` where the
+   * server never spoke, or the code of either side; left alone, that is no unhandled rejection
+   */
+  readonly closed: Promise<CloseInfo>;
+  /** The peer's static public key, proven by the handshake: 32 bytes. */
+  readonly remoteStatic: Bytes;
+  /** What the handshake was. */
+  readonly handshake: HandshakeInfo;
+  /** Which side this is. */
+  readonly role: "client" | "server";
+  /** Where this side stands, if the carrier tells. */
+  readonly localAddr: DuplexAddr | undefined;
+  /** Where the peer stands, if the carrier tells. */
+  readonly remoteAddr: DuplexAddr | undefined;
+
+  readonly #session: HtxSession;
+  readonly #clock: Clock;
+  readonly #carrier: Carrier;
+  readonly #closed: PromiseWithResolvers<CloseInfo> = Promise.withResolvers();
+  readonly #onStream: ConnectionInit["onStream"];
+  readonly #onControlStream: ConnectionInit["onControlStream"];
+  readonly #slots: PromiseWithResolvers<void>[] = [];
+  readonly #pings: {
+    readonly data: Uint8Array;
+    readonly at: number;
+    readonly done: PromiseWithResolvers<number>;
+  }[] = [];
+  readonly #keyUpdates: Set<(sending: boolean) => void> = new Set();
+  readonly #incoming: HtxStream[] = [];
+  #incomingWaiter: (() => void) | undefined;
+  #incomingStreams: ReadableStream<HtxStream> | undefined;
+  #pending: Uint8Array;
+  #small: Bytes | undefined;
+  #flushing = false;
+  #writeSince: number | undefined;
+  #timer: (() => void) | undefined;
+  #timerAt = Infinity;
+  #reading: Promise<void> = RESOLVED;
+  #ending = false;
+  #writes = 0;
+  #reads = 0;
+  #pingCount = 0;
+
+  /** Binds a session to `duplex`, whose streams (or `io`) are the connection's from now on. */
+  constructor(duplex: Duplex, init: ConnectionInit) {
+    this.role = init.role;
+    this.remoteStatic = init.remoteStatic;
+    this.handshake = init.handshake;
+    this.localAddr = duplex.localAddr;
+    this.remoteAddr = duplex.remoteAddr;
+    this.closed = this.#closed.promise;
+    this.closed.catch(() => {});
+    this.#clock = init.clock ?? SYSTEM_CLOCK;
+    this.#onStream = init.onStream;
+    this.#onControlStream = init.onControlStream;
+    this.#pending = init.pending ?? EMPTY;
+    this.#session = new HtxSession({
+      role: init.role,
+      keys: init.keys,
+      limits: init,
+      now: () => this.#clock.now(),
+      acceptControlStream: init.onControlStream !== undefined,
+      createStream: (session, id) => new HtxStream(session, id),
+      ...(init.crypto && { crypto: init.crypto }),
+      events: {
+        output: () => this.#flushSoon(),
+        stream: (stream) => this.#accept(stream as HtxStream),
+        slot: () => this.#slots.shift()?.resolve(),
+        pong: (data) => this.#onPong(data),
+        keyUpdate: (sending) => {
+          for (const listener of this.#keyUpdates) listener(sending);
+        },
+        closing: (info, error) => this.#onClosing(info, error),
+      },
+    });
+    const received = init.received ?? EMPTY;
+    if (duplex.io !== undefined) {
+      this.#carrier = new DirectCarrier(duplex.io, this.#session);
+      if (received.length > 0) this.#session.receive(received);
+    } else {
+      this.#carrier = new StreamCarrier(duplex, this.#session, received);
+    }
+    if (this.#pending.length > 0) this.#flushSoon();
+    this.#reading = this.#receiveAll();
+    this.#arm();
+  }
+
+  /** Counters, live. */
+  get stats(): ConnectionStats {
+    return {
+      ...this.#session.stats,
+      writes: this.#writes,
+      reads: this.#reads,
+      roundTripMs: this.#session.roundTrip,
+    };
+  }
+
+  /** Streams of this side's that are open now. */
+  get openStreams(): number {
+    return this.#session.localStreams;
+  }
+
+  /** Streams that this side may have open at once; {@linkcode HtxConnection.createBidirectionalStream} waits past it. */
+  get maxOpenStreams(): number {
+    return this.#session.limits.maxLocalStreams;
+  }
+
+  /** Whether no more streams can be opened. */
+  get closing(): boolean {
+    return this.#session.closing;
+  }
+
+  /** Whether {@linkcode HtxConnection.drain} was called here. */
+  get draining(): boolean {
+    return this.#session.draining;
+  }
+
+  /** Whether a frame of the peer's arrived: a client does not know before that it was let in. */
+  get heard(): boolean {
+    return this.#session.heard;
+  }
+
+  /**
+   * Opens a stream. The peer learns of it with its first data. Waits while `maxLocalStreams` are open.
+   *
+   * @throws {HtxError} why the connection ended, or `CLOSED`, or `GOING_AWAY` when it is draining
+   */
+  async createBidirectionalStream(options: { signal?: AbortSignal | undefined } = {}): Promise<HtxStream> {
+    const { signal } = options;
+    signal?.throwIfAborted();
+    let stream = this.#slots.length > 0 ? undefined : this.#session.openStream();
+    for (let again = false; stream === undefined; again = true) {
+      await this.#waitForSlot(signal, again);
+      stream = this.#session.openStream();
+    }
+    return own(stream);
+  }
+
+  /** Waits behind those who wait; who was woken in vain (`again`), in front of them. */
+  #waitForSlot(signal: AbortSignal | undefined, again: boolean): Promise<void> {
+    if (this.#session.closing) return Promise.reject(this.#session._closedError());
+    const waiter = Promise.withResolvers<void>();
+    if (again) this.#slots.unshift(waiter);
+    else this.#slots.push(waiter);
+    if (signal === undefined) return waiter.promise;
+    const onAbort = () => {
+      const at = this.#slots.indexOf(waiter);
+      if (at >= 0) this.#slots.splice(at, 1);
+      else this.#slots.shift()?.resolve(); // it had been given the place already: the next one has it
+      waiter.reject(signal.reason);
+    };
+    signal.addEventListener("abort", onAbort, { once: true });
+    return waiter.promise.finally(() => signal.removeEventListener("abort", onAbort));
+  }
+
+  /**
+   * Opens stream 2, which only a server does, once (HTX 1.1 §8).
+   *
+   * @throws {TypeError} on a client, or the second time
+   * @throws {HtxError} when the connection has ended
+   */
+  openControlStream(): HtxStream {
+    return own(this.#session.openControlStream());
+  }
+
+  /** Calls `listener` after each replacement of keys; `sending` says in which direction. Returns what takes that back. */
+  onKeyUpdate(listener: (sending: boolean) => void): () => void {
+    this.#keyUpdates.add(listener);
+    return () => this.#keyUpdates.delete(listener);
+  }
+
+  /** Replaces the keys of the sending direction with the next frame. It happens by itself, too (HTX 1.1 §2). */
+  updateKey(): void {
+    this.#session.updateKey();
+  }
+
+  /** The streams that the peer opens, in order. Closes when the connection ends well, errors when it does not. */
+  get incomingBidirectionalStreams(): ReadableStream<HtxStream> {
+    if (this.#onStream !== undefined) throw new TypeError("Cannot take streams: onStream takes them");
+    return this.#incomingStreams ??= new ReadableStream<HtxStream>({
+      pull: (controller) => this.#pullIncoming(controller),
+      cancel: () => {
+        for (const stream of this.#incoming.splice(0)) {
+          stream.reset("REFUSED");
+          stream.release();
+        }
+      },
+    }, { highWaterMark: 0 });
+  }
+
+  async #pullIncoming(controller: ReadableStreamDefaultController<HtxStream>): Promise<void> {
+    for (;;) {
+      const stream = this.#incoming.shift();
+      if (stream !== undefined) {
+        controller.enqueue(stream);
+        stream.release();
+        return;
+      }
+      if (this.#session.closing) {
+        if (this.#session.error !== undefined) controller.error(this.#session.error);
+        else controller.close();
+        return;
+      }
+      await new Promise<void>((resolve) => this.#incomingWaiter = resolve);
+    }
+  }
+
+  #accept(stream: SessionStream): void {
+    const incoming = own(stream);
+    incoming.hold();
+    const handler = incoming.id === CONTROL_STREAM_ID ? this.#onControlStream : this.#onStream;
+    if (handler === undefined) {
+      this.#incoming.push(incoming);
+      this.#wakeIncoming();
+      return;
+    }
+    // The handler runs once the batch of frames that opened the stream is through: its data is there to be read.
+    queueMicrotask(() => {
+      try {
+        const handled = handler(incoming);
+        if (handled === undefined) return incoming.release();
+        handled.then(() => incoming.release(), () => refuse(incoming));
+      } catch {
+        refuse(incoming);
+      }
+    });
+  }
+
+  #wakeIncoming(): void {
+    const wake = this.#incomingWaiter;
+    this.#incomingWaiter = undefined;
+    wake?.();
+  }
+
+  /**
+   * Measures a round trip through the session, in ms.
+   *
+   * @throws {HtxError} when the connection ends before the answer
+   */
+  ping(options: { signal?: AbortSignal | undefined } = {}): Promise<number> {
+    const { signal } = options;
+    if (signal?.aborted) return Promise.reject(signal.reason);
+    const data = new Uint8Array(8);
+    new DataView(data.buffer).setBigUint64(0, BigInt(++this.#pingCount));
+    const done = Promise.withResolvers<number>();
+    try {
+      this.#session.ping(data);
+    } catch (error) {
+      return Promise.reject(error);
+    }
+    this.#pings.push({ data, at: this.#clock.now(), done });
+    if (signal === undefined) return done.promise;
+    const onAbort = () => done.reject(signal.reason);
+    signal.addEventListener("abort", onAbort, { once: true });
+    return done.promise.finally(() => signal.removeEventListener("abort", onAbort));
+  }
+
+  #onPong(data: Uint8Array): void {
+    // The peer may drop questions while 16 answers wait: those older than the one answered are lost.
+    const at = this.#pings.findIndex((ping) => ping.data.every((byte, i) => byte === data[i]));
+    if (at < 0 || data.length !== 8) return;
+    const answered = this.#pings[at]!;
+    for (const lost of this.#pings.splice(0, at + 1)) {
+      if (lost === answered) lost.done.resolve(this.#clock.now() - lost.at);
+      else lost.done.reject(new HtxError("EXCESSIVE_LOAD", "Ping was not answered: the peer dropped it"));
+    }
+  }
+
+  /**
+   * Refuses new streams of the peer's (GOING_AWAY), waits until the open ones are finished, then ends the connection
+   * well (HTX 1.1 §3). Settles as {@linkcode HtxConnection.closed}.
+   */
+  drain(): Promise<CloseInfo> {
+    this.#session.drain();
+    return this.closed;
+  }
+
+  /**
+   * Ends the connection. Data already taken that fits the peer's windows still goes out; streams that are not
+   * finished error with CANCELLED on both sides. Settles when the duplex has ended, at most `closeTimeoutMs` later.
+   */
+  async close(info: { code?: CloseCodeName | number; reason?: string } = {}): Promise<void> {
+    this.#session.close(info.code, info.reason);
+    await this.closed.catch(() => {}); // why it ended is for who asks `closed`
+  }
+
+  /** Ends the connection and the duplex at once: the peer sees it break. */
+  abort(reason?: HtxError): void {
+    this.#session.abort(reason ?? new HtxError("CLOSED", "Connection was aborted"));
+    this.#settle();
+  }
+
+  /** Closes, and waits for it. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
+  #onClosing(_info: CloseInfo, error: HtxError | undefined): void {
+    const why = error ?? new HtxError("CLOSED", "Connection has ended");
+    for (const waiter of this.#slots.splice(0)) waiter.reject(why);
+    for (const ping of this.#pings.splice(0)) ping.done.reject(why);
+    this.#wakeIncoming();
+    this.#flushSoon();
+  }
+
+  // ------------------------------------------------------------------ moving bytes
+
+  async #receiveAll(): Promise<void> {
+    const session = this.#session;
+    try {
+      while (await this.#carrier.receive()) {
+        this.#reads++;
+        if (session.nextTimeout !== undefined) this.#arm();
+        if (session.done) this.#endSoon();
+      }
+      session.receiveEnd();
+    } catch (error) {
+      // FRAME_TOO_LARGE and TRUNCATED come from the decoder stream: the one is answered with CLOSE, the other is an end.
+      if (error instanceof HtxError && error.code === "FRAME_TOO_LARGE") session.fail(error);
+      else if (error instanceof HtxError && error.code === "TRUNCATED") session.receiveEnd();
+      else session.abort(error);
+    }
+    if (this.#carrier instanceof DirectCarrier) this.#carrier.ended();
+    this.#flushSoon();
+    if (session.done) this.#endSoon();
+  }
+
+  #flushSoon(): void {
+    if (this.#flushing) return;
+    this.#flushing = true;
+    this.#flush();
+  }
+
+  async #flush(): Promise<void> {
+    for (let turn = 0; turn < FLUSH_TURNS; turn++) await undefined;
+    const session = this.#session;
+    try {
+      while ((session.outputDue || this.#pending.length > 0) && !this.#ending) {
+        const size = session.outputDue
+          ? session.outputSize(SMALL_BATCH) + this.#pending.length
+          : this.#pending.length;
+        const small = size <= SMALL_BATCH;
+        const buffer = small ? this.#small ??= new Uint8Array(SMALL_BATCH) : sendPool.take();
+        const head = this.#pending.length;
+        buffer.set(this.#pending);
+        this.#pending = EMPTY;
+        const length = head +
+          (session.outputDue ? session.fill(head === 0 ? buffer : buffer.subarray(head)) : 0);
+        if (length > 0) {
+          this.#writes++;
+          this.#writeSince = this.#clock.now();
+          this.#arm();
+          await this.#carrier.write(buffer.subarray(0, length));
+          this.#writeSince = undefined;
+        }
+        if (!small) sendPool.give(buffer);
+        if (length === 0) break;
+      }
+    } catch (error) {
+      session.abort(error);
+    } finally {
+      this.#writeSince = undefined;
+      this.#flushing = false;
+    }
+    if (session.closing) this.#arm();
+    if (session.done) this.#endSoon();
+  }
+
+  // ------------------------------------------------------------------ time
+
+  #arm(): void {
+    if (this.#ending) return;
+    const session = this.#session;
+    const { writeTimeoutMs, closeTimeoutMs } = session.limits;
+    let next = session.nextTimeout ?? Infinity;
+    if (this.#writeSince !== undefined) {
+      const patience = session.closing ? closeTimeoutMs : writeTimeoutMs;
+      if (patience > 0 || session.closing) next = Math.min(next, this.#writeSince + patience);
+    }
+    // A timer that fires early finds nothing to do and is set again: cheaper than moving it with every frame.
+    if (next >= this.#timerAt) return;
+    this.#timer?.();
+    this.#timerAt = next;
+    this.#timer = this.#clock.setTimer(Math.max(0, next - this.#clock.now()), () => this.#onTimer());
+  }
+
+  #onTimer(): void {
+    this.#timer = undefined;
+    this.#timerAt = Infinity;
+    const session = this.#session;
+    session.tick();
+    const { writeTimeoutMs, closeTimeoutMs } = session.limits;
+    if (this.#writeSince !== undefined) {
+      const patience = session.closing ? closeTimeoutMs : writeTimeoutMs;
+      if ((patience > 0 || session.closing) && this.#clock.now() - this.#writeSince >= patience) {
+        session.abort(new HtxError("TIMEOUT", `Session ended: a write made no progress for ${patience} ms`));
+        return this.#settle();
+      }
+    }
+    if (session.done) this.#endSoon();
+    else this.#arm();
+  }
+
+  // ------------------------------------------------------------------ the end
+
+  /** Both CLOSEs are through, or the peer has ended: ends this side, waits a little for the other, then lets go. */
+  #endSoon(): void {
+    if (this.#ending || this.#flushing) return;
+    this.#ending = true;
+    this.#timer?.();
+    this.#timer = this.#clock.setTimer(this.#session.limits.closeTimeoutMs, () => this.#settle());
+    const ended = this.#carrier.closeWrite().catch(() => {}); // the peer may be gone
+    Promise.all([ended, this.#reading]).then(() => this.#settle());
+  }
+
+  #settled = false;
+  #settle(): void {
+    if (this.#settled) return;
+    this.#settled = this.#ending = true;
+    this.#timer?.();
+    this.#timer = undefined;
+    this.#carrier.close();
+    this.#session.wipe();
+    const { closeInfo, error } = this.#session;
+    if (error !== undefined) this.#closed.reject(error);
+    else if (closeInfo !== undefined) this.#closed.resolve(closeInfo);
+  }
+}
+
+function own(stream: SessionStream): HtxStream {
+  if (!(stream instanceof HtxStream)) {
+    throw new TypeError("Cannot use stream: the connection did not make it");
+  }
+  return stream;
+}
+
+/** The handler of a stream failed: its error is the handler's to report, the peer learns that it was ours. */
+function refuse(stream: HtxStream): void {
+  stream.reset("INTERNAL_ERROR");
+  stream.release();
+}

@@ -1,0 +1,1457 @@
+/**
+ * The session engine (HTX 1.1 §2 to §4): received bytes in, events out; commands in, bytes to send out. Sans-IO:
+ * it has no sockets and no timers, and clock and randomness come in through options, so that every rule can be
+ * tested at its edge without waiting.
+ *
+ *     receive(bytes) ──► FrameBuffer ──► open, account ──► SessionStream queues ──► read()
+ *     write(data)    ──► SessionStream queue ──► fill(): schedule, seal, account ──► bytes of one write
+ *
+ * Bytes are sealed at the last moment, in {@linkcode HtxSession.fill}: whatever gathered on a stream while the
+ * last write was under way leaves as one frame, and an idle session sends at once. Nothing waits for a timer.
+ *
+ * @module
+ */
+
+import { fromUtf8, utf8 } from "./bytes.ts";
+import { type CryptoBackend, selectCrypto } from "./crypto.ts";
+import { CloseCode, type CloseCodeName, closeCodeName, HtxError } from "./errors.ts";
+import {
+  type Frame,
+  FrameBuffer,
+  FrameType,
+  MAX_HEADER_LENGTH,
+  MAX_PLAINTEXT_LENGTH,
+  TAG_LENGTH,
+  writeHeader,
+} from "./frame.ts";
+import { type SessionKeys, TrafficKeys } from "./keys.ts";
+import {
+  drawUniform,
+  INITIAL_WINDOW,
+  MAX_BYTES_PER_KEY,
+  MAX_FRAMES_PER_KEY,
+  MAX_WINDOW,
+  type ResolvedLimits,
+  resolveLimits,
+  type SessionLimits,
+} from "./limits.ts";
+import { COPY_LIMIT, ReceiveQueue, SendQueue } from "./queues.ts";
+import { decodeVarint, encodeVarint, MAX_VARINT, varintLength, writeVarint } from "./varint.ts";
+
+/** The stream that the server opens for transition control maps (HTX 1.1 §8). */
+export const CONTROL_STREAM_ID = 2;
+/** Bytes of CLOSE reason that are sent and accepted (HTX 1.1 §3). */
+export const MAX_REASON_LENGTH = 256;
+/** Bytes of data in a PING that asks or answers (HTX 1.1 §3). */
+export const MAX_PING_DATA_LENGTH = 32;
+/** Answers to PINGs that may wait to be sent (HTX 1.1 §3). */
+const MAX_WAITING_PONGS = 16;
+/** Unknown types or empty PINGs in a row that are put up with (HTX 1.1 §3). */
+const MAX_IDLE_FRAMES = 1000;
+/** KEY_UPDATEs put up with in a run of frames (HTX 1.1 §3: more than one per 16 frames over 1024). */
+const KEY_UPDATE_SPAN = 1024;
+const KEY_UPDATES_PER_SPAN = KEY_UPDATE_SPAN / 16;
+/** Resets by the peer of its own streams that are put up with in `RESET_SPAN_MS` (HTX 1.1 §4). */
+const MAX_RESETS = 1000;
+const RESET_SPAN_MS = 10_000;
+/** The longest padding, in bytes (HTX 1.1 §4). */
+const MAX_PADDING = 3072;
+
+const PING_ASK = 0;
+const PING_ANSWER = 1;
+const PING_PADDING = 2;
+
+const EMPTY = /* @__PURE__ */ new Uint8Array(0);
+
+/** Bytes of room that {@linkcode HtxSession.fill} needs before it begins a frame: a KEY_UPDATE and the largest control frame. */
+export const MIN_FILL_LENGTH: number = 4 + TAG_LENGTH + 4 + 16 + MAX_REASON_LENGTH + TAG_LENGTH;
+/** What one call of {@linkcode HtxSession.fill} can use at most: one full data frame behind a batch of small ones. */
+export const MAX_FILL_LENGTH: number = 2 * (MAX_HEADER_LENGTH + MAX_PLAINTEXT_LENGTH + TAG_LENGTH);
+
+/** How a session ended. */
+export interface CloseInfo {
+  /** Name of the code; `UNKNOWN` for a number that this version does not name. */
+  readonly code: CloseCodeName | "UNKNOWN";
+  /** The number. */
+  readonly closeCode: number;
+  /** The reason given, at most 256 bytes of UTF-8; may be empty. */
+  readonly reason: string;
+  /** Whether the peer ended it. */
+  readonly remote: boolean;
+}
+
+/** What the session tells its owner; every one is optional and is called synchronously. */
+export interface SessionEvents {
+  /** Something is due to be sent: call {@linkcode HtxSession.fill} soon. */
+  output?(): void;
+  /** The peer opened a stream. */
+  stream?(stream: SessionStream): void;
+  /** A place for another stream of this side's came free. */
+  slot?(): void;
+  /** An answer to {@linkcode HtxSession.ping} arrived. */
+  pong?(data: Uint8Array): void;
+  /** The keys of a direction were replaced; `sending` says which. */
+  keyUpdate?(sending: boolean): void;
+  /** No more streams or data from now on: `error` is `undefined` where the session ends well. */
+  closing?(info: CloseInfo, error: HtxError | undefined): void;
+}
+
+/** Options of an {@linkcode HtxSession}. */
+export interface SessionOptions {
+  /** Which side this is: `client` made the handshake's first message. */
+  readonly role: "client" | "server";
+  /** What the handshake gave; taken over. */
+  readonly keys: SessionKeys;
+  /** Bounds and habits. */
+  readonly limits?: SessionLimits;
+  /** The primitives. @default {selectCrypto()} */
+  readonly crypto?: CryptoBackend;
+  /** A clock that never goes back, in ms. @default {performance.now} */
+  readonly now?: () => number;
+  /** Random bytes, for keepalives and padding. @default {the backend's} */
+  readonly random?: (length: number) => Uint8Array;
+  /** Who is told. */
+  readonly events?: SessionEvents;
+  /** Makes the stream objects. @default {new SessionStream} */
+  readonly createStream?: (session: HtxSession, id: number) => SessionStream;
+  /** Whether a client takes stream 2; without it the stream is reset once with REFUSED (HTX 1.1 §8). @default {false} */
+  readonly acceptControlStream?: boolean;
+}
+
+/** Counters of a session; they only grow, save for `streams`. */
+export interface SessionStats {
+  /** Frames sealed, of all types. */
+  framesSent: number;
+  /** Frames opened, of all types. */
+  framesReceived: number;
+  /** Bytes of frames handed over to be sent. */
+  bytesSent: number;
+  /** Bytes of frames opened, with headers and tags. */
+  bytesReceived: number;
+  /** Plaintext bytes of STREAM and STREAM_END sent. */
+  dataSent: number;
+  /** Plaintext bytes of STREAM and STREAM_END received. */
+  dataReceived: number;
+  /** Batches handed over: each is one write below. */
+  batches: number;
+  /** Bytes copied to gather small pieces into a frame. */
+  bytesGathered: number;
+  /** Frames dropped after authentication: for streams finished or skipped, or of unknown types. */
+  framesDropped: number;
+  /** KEY_UPDATEs sent. */
+  rekeysSent: number;
+  /** KEY_UPDATEs received. */
+  rekeysReceived: number;
+  /** WINDOW_UPDATEs sent. */
+  windowUpdatesSent: number;
+  /** Streams opened, by either side. */
+  streamsOpened: number;
+  /** Streams open now. */
+  streams: number;
+}
+
+/**
+ * One stream of a session, without promises: `HtxStream` adds those. The `on…` methods are for subclasses.
+ */
+export class SessionStream {
+  /** Why the stream ended, where it did not end well. */
+  error: HtxError | undefined;
+  /** @internal */ readonly session: HtxSession;
+  /** @internal */ _id: number;
+  /** @internal */ readonly _local: boolean;
+  /** @internal Whether its opening frame is on the wire. */ _opened = false;
+  /** @internal */ readonly _send: SendQueue = new SendQueue();
+  /** @internal */ readonly _receive: ReceiveQueue = new ReceiveQueue();
+  /** @internal Credit left to send. */ _sendWindow = INITIAL_WINDOW;
+  /** @internal Credit the peer has left. */ _receiveWindow = INITIAL_WINDOW;
+  /** @internal Window that updates aim at. */ _target = INITIAL_WINDOW;
+  /** @internal Read by the application, credit not yet returned. */ _consumed = 0;
+  /** @internal */ _creditedAt = 0;
+  /** @internal */ _creditDue = false;
+  /** @internal The application ended its direction. */ _endQueued = false;
+  /** @internal Still sealing what was queued when the session was closed. */ _flushing = false;
+  /** @internal Our end is sealed. */ _sendEnded = false;
+  /** @internal */ _receiveEnded = false;
+  /** @internal NO_ERROR is to follow our end. */ _stopSending = false;
+  /** @internal In the round of streams with something to send. */ _ready = false;
+  /** @internal Reset, or ended both ways. */ _finished = false;
+  /** @internal What was unread is gone: reading ends with `error`. */ _dropped = false;
+  /** @internal No longer counted. */ _retired = false;
+  /** @internal A handler still holds it. */ _held = false;
+  /** Bytes received on this stream so far. */
+  bytesReceived = 0;
+  /** @internal Bytes handed to `write`, and bytes sealed, since the beginning. */ _queuedBytes = 0;
+  /** @internal */ _sealedBytes = 0;
+
+  /** @internal Streams are made by their session. */
+  constructor(session: HtxSession, id: number) {
+    this.session = session;
+    this._id = id;
+    this._local = id === 0 || session.isLocal(id);
+  }
+
+  /**
+   * The stream id. For a stream of this side's that has sent nothing yet it is the one it would get now: ids go
+   * out in growing order, so a younger stream that speaks first takes it (HTX 1.1 §4).
+   */
+  get id(): number {
+    return this._id !== 0 ? this._id : this.session._provisionalId(this);
+  }
+
+  /** Whether nothing more will come: the peer ended its direction, or the stream was reset. */
+  get receiveEnded(): boolean {
+    return this._receiveEnded || this._finished;
+  }
+
+  /** Whether both directions ended or the stream was reset. */
+  get finished(): boolean {
+    return this._finished;
+  }
+
+  /** Bytes received that wait to be read. */
+  get receivedBytes(): number {
+    return this._receive.size;
+  }
+
+  /** Takes the next received chunk; `null` at the end, `undefined` where nothing waits yet. Returns credit. */
+  take(): Uint8Array | null | undefined {
+    const chunk = this._receive.shift();
+    if (chunk !== undefined) {
+      this.session._consume(this, chunk.length);
+      return chunk;
+    }
+    return this._receiveEnded && !this._dropped ? null : undefined;
+  }
+
+  /**
+   * Queues data to send. `true`: it was copied, the buffer is the caller's. `false`: it is held by reference and
+   * must stay as it is until {@linkcode SessionStream.pendingBytes} falls to what it was before.
+   *
+   * @throws {HtxError} the stream's error, or `CLOSED` when this direction has ended
+   */
+  put(data: Uint8Array, end = false): boolean {
+    if (this.error !== undefined) throw this.error;
+    if (this._endQueued || this._finished) {
+      throw new HtxError("CLOSED", "Cannot write to stream: its sending direction has ended", {
+        streamId: this.id,
+      });
+    }
+    if (this.session.closing) throw this.session._closedError();
+    if (this._id === CONTROL_STREAM_ID && this.session.role === "client") {
+      throw new TypeError("Cannot write to stream 2: only the server sends on it");
+    }
+    let copied = true;
+    if (data.length > 0) {
+      copied = data.length <= COPY_LIMIT && this._send.size + data.length <= this.session.limits.sendBuffer;
+      if (copied) this._send.appendCopy(data);
+      else this._send.append(data);
+      this._queuedBytes += data.length;
+    }
+    if (end) this._endQueued = true;
+    this.session._wake(this);
+    return copied;
+  }
+
+  /** Bytes given to {@linkcode SessionStream.put} that are not sealed yet. */
+  get pendingBytes(): number {
+    return this._send.size;
+  }
+
+  /** After its own direction ended (or once it will): asks the peer to stop sending (CLOSE with NO_ERROR, HTX 1.1 §4). */
+  stopSending(): void {
+    this.session._stopSending(this);
+  }
+
+  /** Ends both directions at once, discards what is unread, and tells the peer. Idempotent. */
+  reset(code: CloseCodeName | number = "CANCELLED", reason = ""): void {
+    this.session._reset(this, codeNumber(code), reason);
+  }
+
+  /** Keeps the stream counted against the peer's limit until {@linkcode SessionStream.release}, even when it is finished. */
+  hold(): void {
+    if (!this._retired) this._held = true;
+  }
+
+  /** The handler that held the stream has returned. */
+  release(): void {
+    if (!this._held) return;
+    this._held = false;
+    this.session._retireIfDone(this);
+  }
+
+  /** Data, the end or an error can be taken. */
+  protected onReadable(): void {}
+  /** Queued bytes were sealed. */
+  protected onSent(): void {}
+  /** Both directions ended, or the stream was reset: `error` is why it did not end well. */
+  protected onFinished(_error: HtxError | undefined): void {}
+
+  /** @internal */ _emitReadable(): void {
+    this.onReadable();
+  }
+  /** @internal */ _emitSent(): void {
+    this.onSent();
+  }
+  /** @internal */ _emitFinished(error: HtxError | undefined): void {
+    this.onFinished(error);
+  }
+}
+
+interface PendingClose {
+  readonly closeCode: number;
+  readonly streamId: number;
+  readonly reason: string;
+}
+
+/** The engine of one session. See the module text for how bytes flow through it. */
+export class HtxSession {
+  /** Which side this is. */
+  readonly role: "client" | "server";
+  /** The bounds in force. */
+  readonly limits: ResolvedLimits;
+  /** The handshake hash; public. */
+  readonly handshakeHash: Uint8Array;
+  /** Counters. */
+  readonly stats: SessionStats = {
+    framesSent: 0,
+    framesReceived: 0,
+    bytesSent: 0,
+    bytesReceived: 0,
+    dataSent: 0,
+    dataReceived: 0,
+    batches: 0,
+    bytesGathered: 0,
+    framesDropped: 0,
+    rekeysSent: 0,
+    rekeysReceived: 0,
+    windowUpdatesSent: 0,
+    streamsOpened: 0,
+    streams: 0,
+  };
+  /** How the session ends or ended; `undefined` while it lives. */
+  closeInfo: CloseInfo | undefined;
+  /** Why it did not end well, where it did not. */
+  error: HtxError | undefined;
+
+  readonly #events: SessionEvents;
+  readonly #now: () => number;
+  readonly #random: (length: number) => Uint8Array;
+  readonly #createStream: (session: HtxSession, id: number) => SessionStream;
+  readonly #acceptControl: boolean;
+  readonly #sendKeys: TrafficKeys;
+  readonly #receiveKeys: TrafficKeys;
+  readonly #buffer: FrameBuffer = new FrameBuffer(4096);
+
+  // Streams.
+  readonly #streams: Map<number, SessionStream> = new Map();
+  /** Streams of this side's that have sent nothing yet, oldest first; they get their id with their first frame. */
+  readonly #unopened: Set<SessionStream> = new Set();
+  #nextLocalId: number;
+  #highestPeerId = 0;
+  #peerCount = 0;
+  #localCount = 0;
+  #control: "none" | "open" | "done" = "none";
+  #draining = false;
+  #budget: number;
+
+  // What is due to be sent, in the order in which it goes out.
+  readonly #ready: SessionStream[] = [];
+  readonly #credits: SessionStream[] = [];
+  readonly #resets: PendingClose[] = [];
+  readonly #pings: Uint8Array[] = [];
+  #pongs = 0;
+  #padding = -1;
+  #rekeyAsked = false;
+  #close: PendingClose | undefined;
+  #closeState: "none" | "queued" | "sent" = "none";
+  readonly #gather = (length: number): Uint8Array => {
+    this.stats.bytesGathered += length;
+    return scratch ??= new Uint8Array(MAX_PLAINTEXT_LENGTH);
+  };
+
+  // What the peer did.
+  #anyFrame = false;
+  #closeReceived = false;
+  #deaf = false;
+  #ended = false;
+  #idleFrames = 0;
+  #keyUpdates: Float64Array | undefined;
+  #resetTimes: Float64Array | undefined;
+  #resetCount = 0;
+
+  // Time.
+  #keySince: number;
+  #frameSince: number | undefined;
+  #idleSince: number | undefined;
+  #closeSentAt: number | undefined;
+  #keepaliveAt: number | undefined;
+  #keepaliveAsked: { readonly data: Uint8Array; readonly at: number } | undefined;
+  #paddingAt: number | undefined;
+  #rtt: number | undefined;
+  #probe: { readonly data: Uint8Array; readonly at: number } | undefined;
+  #probeCount = 0;
+
+  /** Makes a session over the keys of a finished handshake. */
+  constructor(options: SessionOptions) {
+    const crypto = options.crypto ?? selectCrypto();
+    this.role = options.role;
+    this.limits = resolveLimits(options.limits);
+    this.handshakeHash = options.keys.handshakeHash;
+    this.#events = options.events ?? {};
+    this.#now = options.now ?? (() => performance.now());
+    this.#random = options.random ?? ((length) => crypto.randomBytes(length));
+    this.#createStream = options.createStream ?? ((session, id) => new SessionStream(session, id));
+    this.#acceptControl = options.acceptControlStream ?? false;
+    const { client, server, handshakeHash } = options.keys;
+    const toServer = new TrafficKeys(crypto, "client-to-server", client, handshakeHash);
+    const toClient = new TrafficKeys(crypto, "server-to-client", server, handshakeHash);
+    this.#sendKeys = this.role === "client" ? toServer : toClient;
+    this.#receiveKeys = this.role === "client" ? toClient : toServer;
+    this.#nextLocalId = this.role === "client" ? 1 : 4;
+    this.#budget = this.limits.receiveBudget;
+    const now = this.#now();
+    this.#keySince = now;
+    this.#idleSince = now;
+    this.#scheduleKeepalive(now);
+    this.#schedulePadding(now);
+  }
+
+  /** Whether no more streams can be opened and no more data sent. */
+  get closing(): boolean {
+    return this.closeInfo !== undefined;
+  }
+
+  /** Whether {@linkcode HtxSession.drain} was called: streams of the peer's are refused. */
+  get draining(): boolean {
+    return this.#draining;
+  }
+
+  /** Whether nothing more will be sent or is waited for: the duplex can be ended. */
+  get done(): boolean {
+    return this.closeInfo !== undefined &&
+      (this.#ended || (this.#closeReceived && this.#closeState === "sent"));
+  }
+
+  /** Whether a frame of the peer's has opened: until then its consent to the handshake is not known. */
+  get heard(): boolean {
+    return this.#anyFrame;
+  }
+
+  /** Generations of both directions: how often their keys were replaced. */
+  get generations(): { readonly sending: number; readonly receiving: number } {
+    return { sending: this.#sendKeys.generation, receiving: this.#receiveKeys.generation };
+  }
+
+  /** The last measured round trip in ms; `undefined` where none was. */
+  get roundTrip(): number | undefined {
+    return this.#rtt;
+  }
+
+  /** Streams of this side's that are open. */
+  get localStreams(): number {
+    return this.#localCount;
+  }
+
+  /** Whether `id` is one that this side opens. */
+  isLocal(id: number): boolean {
+    return (id % 2 === 1) === (this.role === "client");
+  }
+
+  // ------------------------------------------------------------------ received bytes
+
+  /** Room to read received bytes into; say with {@linkcode HtxSession.received} how many came. */
+  receiveSpace(): Uint8Array {
+    return this.#buffer.space();
+  }
+
+  /** The buffer behind {@linkcode HtxSession.receiveSpace}, for owners that pool theirs. */
+  get receiveBuffer(): FrameBuffer {
+    return this.#buffer;
+  }
+
+  /** Handles the first `length` bytes of {@linkcode HtxSession.receiveSpace}. Never throws for what a peer does. */
+  received(length: number): void {
+    this.#buffer.filled(length);
+    this.#process();
+  }
+
+  /** Handles a chunk of received bytes. Never throws for what a peer does. */
+  receive(chunk: Uint8Array): void {
+    this.#buffer.push(chunk);
+    this.#process();
+  }
+
+  /** Handles frames that were decoded elsewhere; `pending` is how many bytes of a begun frame are held there. */
+  receiveFrames(frames: readonly Frame[], pending: number): void {
+    let opened = 0;
+    try {
+      for (const { type, streamId = 0, header, sealed } of frames) {
+        if (header === undefined) {
+          throw new TypeError("Cannot receive frame: it has no header; decode it from bytes");
+        }
+        if (this.#deaf) break;
+        this.#frame(type, streamId, header, sealed);
+        opened++;
+      }
+    } catch (error) {
+      this.#broken(error);
+    }
+    this.#noteBegun(this.#deaf ? 0 : pending, opened);
+  }
+
+  /** The peer ended its direction of the duplex. */
+  receiveEnd(): void {
+    if (this.#ended) return;
+    this.#ended = true;
+    this.#frameSince = undefined;
+    if (this.closing) return this.#stopFlushing();
+    if (!this.#anyFrame && this.role === "client") {
+      // HTX 1.1 §1: the initiator reports an end before the first frame as a failed handshake.
+      return this.#terminate(
+        new HtxError("HANDSHAKE_FAILED", "Cannot open session: the peer ended it before its first frame"),
+      );
+    }
+    this.#terminate(new HtxError("TRUNCATED", "Session ended without CLOSE"));
+  }
+
+  /** The duplex broke: nothing can be sent or received any more. */
+  abort(cause: unknown): void {
+    if (this.#ended) return;
+    this.#ended = true;
+    this.#frameSince = undefined;
+    if (this.closing) return this.#stopFlushing();
+    const error = cause instanceof HtxError
+      ? cause
+      : !this.#anyFrame && this.role === "client"
+      ? new HtxError("HANDSHAKE_FAILED", "Cannot open session: the connection broke before its first frame", {
+        cause,
+      })
+      : new HtxError("TRUNCATED", "Session ended without CLOSE: the connection broke", { cause });
+    this.#terminate(error);
+  }
+
+  /** Ends the session for an error: one CLOSE with its code, then nothing (HTX 1.1 §3). */
+  fail(error: HtxError): void {
+    this.#deaf = true;
+    if (this.closing) return;
+    this.#queueClose(error.closeCode, "");
+    this.#terminate(error);
+  }
+
+  #process(): void {
+    const buffer = this.#buffer;
+    let opened = 0;
+    try {
+      while (!this.#deaf && buffer.next()) {
+        const { type, streamId, start, bodyStart, end } = buffer.frame;
+        this.#frame(
+          type,
+          streamId,
+          buffer.bytes.subarray(start, bodyStart),
+          buffer.bytes.subarray(bodyStart, end),
+        );
+        opened++;
+      }
+    } catch (error) {
+      this.#broken(error);
+    }
+    if (this.#deaf) buffer.discard();
+    this.#noteBegun(buffer.pending, opened);
+  }
+
+  /** What a peer's bytes throw ends the session; anything else is a fault of ours and must not be hidden. */
+  #broken(error: unknown): void {
+    if (!(error instanceof HtxError)) throw error;
+    this.fail(error);
+  }
+
+  #noteBegun(pending: number, opened: number): void {
+    if (pending === 0) this.#frameSince = undefined;
+    else if (opened > 0 || this.#frameSince === undefined) this.#frameSince = this.#now();
+  }
+
+  // ------------------------------------------------------------------ frames received
+
+  #frame(type: number, streamId: number, header: Uint8Array, sealed: Uint8Array): void {
+    if (this.#closeReceived) return; // frames after a CLOSE are not opened
+    const keys = this.#receiveKeys;
+    if (keys.counter >= MAX_FRAMES_PER_KEY) {
+      throw protocolError(`more than ${MAX_FRAMES_PER_KEY} frames came under one key`);
+    }
+    const plaintext = keys.open(header, sealed);
+    if (plaintext === undefined) {
+      throw new HtxError("AUTH_FAILED", "Cannot open frame: it does not authenticate");
+    }
+    if (keys.bytes > MAX_BYTES_PER_KEY) throw protocolError("more than 8 GiB came under one key");
+    this.#anyFrame = true;
+    const stats = this.stats;
+    stats.framesReceived++;
+    stats.bytesReceived += header.length + sealed.length;
+    if (streamId > MAX_VARINT) throw protocolError("a stream id is above 2^53-1");
+    let idle = false;
+    switch (type) {
+      case FrameType.STREAM:
+        this.#onData(streamId, plaintext, plaintext.length === 0);
+        break;
+      case FrameType.STREAM_END:
+        this.#onData(streamId, plaintext, true);
+        break;
+      case FrameType.WINDOW_UPDATE:
+        this.#onWindowUpdate(streamId, plaintext);
+        break;
+      case FrameType.PING:
+        idle = plaintext.length === 0;
+        if (!idle) this.#onPing(plaintext);
+        break;
+      case FrameType.CLOSE:
+        this.#onClose(plaintext);
+        break;
+      case FrameType.KEY_UPDATE:
+        this.#onKeyUpdate(plaintext);
+        break;
+      default:
+        idle = true;
+        stats.framesDropped++;
+    }
+    if (!idle) this.#idleFrames = 0;
+    else if (++this.#idleFrames > MAX_IDLE_FRAMES) {
+      throw new HtxError(
+        "EXCESSIVE_LOAD",
+        `Session ended: more than ${MAX_IDLE_FRAMES} idle frames in a row`,
+      );
+    }
+  }
+
+  #onData(id: number, data: Uint8Array, end: boolean): void {
+    const stream = this.#streamFor(id);
+    if (stream === undefined) {
+      this.stats.framesDropped++;
+      return;
+    }
+    if (stream._receiveEnded) {
+      return this.#refuse(stream, "PROTOCOL_ERROR", "data after the end of its direction");
+    }
+    if (data.length > stream._receiveWindow) {
+      throw new HtxError(
+        "FLOW_CONTROL_ERROR",
+        `Session ended: ${data.length} bytes past a window of ${stream._receiveWindow}`,
+        {
+          streamId: id,
+        },
+      );
+    }
+    stream._receiveWindow -= data.length;
+    stream.bytesReceived += data.length;
+    this.stats.dataReceived += data.length;
+    if (data.length > 0) {
+      if (stream._creditedAt === 0) stream._creditedAt = this.#now();
+      stream._receive.push(data);
+    }
+    if (end) {
+      stream._receiveEnded = true;
+      if (stream._sendEnded) this.#finish(stream, undefined);
+    }
+    stream._emitReadable();
+  }
+
+  /** The stream that a STREAM or STREAM_END frame is for, opened by it if need be; `undefined` where it is to be dropped. */
+  #streamFor(id: number): SessionStream | undefined {
+    const known = this.#streams.get(id);
+    if (known !== undefined) return known;
+    if (id === 0) throw protocolError("a STREAM frame has stream id 0");
+    if (id === CONTROL_STREAM_ID) return this.#openControlFromPeer();
+    if (this.isLocal(id)) {
+      if (id >= this.#nextLocalId) throw protocolError(`stream ${id} is not the peer's to open`);
+      return undefined; // finished here
+    }
+    if (id <= this.#highestPeerId) return undefined; // finished or skipped
+    this.#highestPeerId = id;
+    if (this.closing) return undefined;
+    if (this.#draining) {
+      this.#queueReset(id, CloseCode.GOING_AWAY, "");
+      return undefined;
+    }
+    if (this.#peerCount >= this.limits.maxPeerStreams) {
+      this.#queueReset(id, CloseCode.STREAM_LIMIT, "");
+      return undefined;
+    }
+    this.#peerCount++;
+    const stream = this.#adopt(id);
+    this.#events.stream?.(stream);
+    return stream;
+  }
+
+  #adopt(id: number): SessionStream {
+    const stream = this.#createStream(this, id);
+    stream._opened = true;
+    this.#streams.set(id, stream);
+    if (id === CONTROL_STREAM_ID) {
+      this.#control = "open";
+    } else {
+      this.stats.streamsOpened++;
+      this.stats.streams++;
+      this.#idleSince = undefined;
+    }
+    return stream;
+  }
+
+  #openControlFromPeer(): SessionStream | undefined {
+    if (this.role === "server") throw protocolError("a client sent data on stream 2");
+    if (this.#control === "done" || this.closing) return undefined;
+    if (!this.#acceptControl) {
+      this.#control = "done";
+      this.#queueReset(CONTROL_STREAM_ID, CloseCode.REFUSED, "");
+      return undefined;
+    }
+    const stream = this.#adopt(CONTROL_STREAM_ID);
+    stream._endQueued = true; // the client sends nothing on it, an end neither
+    stream._sendEnded = true;
+    this.#events.stream?.(stream);
+    return stream;
+  }
+
+  #onWindowUpdate(id: number, plaintext: Uint8Array): void {
+    const increment = readVarint(plaintext, 0);
+    if (increment === undefined || increment.length !== plaintext.length) {
+      throw protocolError("a WINDOW_UPDATE is not one varint");
+    }
+    if (increment.value === 0) throw protocolError("a WINDOW_UPDATE adds nothing");
+    if (id === 0) throw protocolError("a WINDOW_UPDATE has stream id 0");
+    const stream = this.#streams.get(id);
+    if (stream === undefined) {
+      const neverOpened = id === CONTROL_STREAM_ID
+        ? this.#control === "none"
+        : this.isLocal(id)
+        ? id >= this.#nextLocalId
+        : id > this.#highestPeerId;
+      if (neverOpened) throw protocolError(`a WINDOW_UPDATE came for stream ${id}, which is not open`);
+      this.stats.framesDropped++;
+      return;
+    }
+    if (stream._sendEnded) {
+      this.stats.framesDropped++;
+      return;
+    }
+    stream._sendWindow += increment.value;
+    if (stream._sendWindow > MAX_WINDOW) throw protocolError(`the window of stream ${id} is above 2^31-1`);
+    this._wake(stream);
+  }
+
+  #onPing(plaintext: Uint8Array): void {
+    const kind = plaintext[0];
+    if (kind !== PING_ASK && kind !== PING_ANSWER) return;
+    const data = plaintext.subarray(1);
+    if (data.length > MAX_PING_DATA_LENGTH) throw protocolError("a PING has more than 32 bytes of data");
+    if (kind === PING_ASK) {
+      if (this.#pongs >= MAX_WAITING_PONGS || this.closing) return;
+      this.#pongs++;
+      const pong = plaintext.slice();
+      pong[0] = PING_ANSWER;
+      this.#pings.push(pong);
+      this.#due();
+      return;
+    }
+    if (this.#probe !== undefined && sameBytes(data, this.#probe.data)) {
+      this.#rtt = Math.max(0, this.#now() - this.#probe.at);
+      this.#probe = undefined;
+    } else if (this.#keepaliveAsked !== undefined && sameBytes(data, this.#keepaliveAsked.data)) {
+      this.#keepaliveAsked = undefined;
+    } else {
+      this.#events.pong?.(data);
+    }
+  }
+
+  #onClose(plaintext: Uint8Array): void {
+    if (plaintext.length === 0) return this.#onSessionClose(CloseCode.NO_ERROR, "");
+    const code = readVarint(plaintext, 0);
+    const id = code && readVarint(plaintext, code.length);
+    if (code === undefined || id === undefined) throw protocolError("a CLOSE cannot be parsed");
+    const bytes = plaintext.subarray(code.length + id.length);
+    const reason = bytes.length <= MAX_REASON_LENGTH ? readText(bytes) : undefined;
+    if (reason === undefined) throw protocolError("the reason of a CLOSE cannot be parsed");
+    if (id.value === 0) this.#onSessionClose(code.value, reason);
+    else this.#onReset(id.value, code.value, reason);
+  }
+
+  #onReset(id: number, closeCode: number, reason: string): void {
+    if (!this.isLocal(id)) this.#countReset();
+    const stream = this.#streams.get(id);
+    if (stream === undefined || stream._finished) {
+      // A stream of the server's that was refused before anything came back is known by its id alone.
+      this.stats.framesDropped++;
+      return;
+    }
+    const error = remoteError(closeCode, reason, id);
+    if (closeCode === CloseCode.NO_ERROR && stream._receiveEnded) {
+      // HTX 1.1 §4: sent after the end of its own direction, it only asks to stop sending; what came stays readable.
+      stream._send.clear();
+      stream._sendEnded = true;
+      stream._endQueued = true;
+      stream.error = error;
+      this.#finish(stream, undefined);
+      stream._emitSent();
+      return;
+    }
+    this.#drop(stream, error);
+  }
+
+  #countReset(): void {
+    const now = this.#now();
+    const times = this.#resetTimes ??= new Float64Array(MAX_RESETS);
+    const slot = this.#resetCount % MAX_RESETS;
+    if (this.#resetCount >= MAX_RESETS && now - times[slot]! < RESET_SPAN_MS) {
+      throw new HtxError(
+        "EXCESSIVE_LOAD",
+        `Session ended: more than ${MAX_RESETS} streams were reset in 10 s`,
+      );
+    }
+    times[slot] = now;
+    this.#resetCount++;
+  }
+
+  #onKeyUpdate(plaintext: Uint8Array): void {
+    if (plaintext.length > 0) throw protocolError("a KEY_UPDATE is not empty");
+    const ring = this.#keyUpdates ??= new Float64Array(KEY_UPDATES_PER_SPAN).fill(-Infinity);
+    const slot = this.stats.rekeysReceived % KEY_UPDATES_PER_SPAN;
+    if (this.stats.framesReceived - ring[slot]! < KEY_UPDATE_SPAN) {
+      throw new HtxError("EXCESSIVE_LOAD", "Session ended: more than one KEY_UPDATE per 16 frames");
+    }
+    ring[slot] = this.stats.framesReceived;
+    this.#receiveKeys.update();
+    this.stats.rekeysReceived++;
+    this.#events.keyUpdate?.(false);
+  }
+
+  #onSessionClose(closeCode: number, reason: string): void {
+    this.#closeReceived = true;
+    if (this.#closeState === "none") {
+      this.#queueClose(CloseCode.NO_ERROR, "");
+    }
+    if (this.closing) return;
+    const orderly = closeCode === CloseCode.NO_ERROR || closeCode === CloseCode.GOING_AWAY;
+    this.#conclude(
+      { code: closeCodeName(closeCode), closeCode, reason, remote: true },
+      orderly ? undefined : remoteError(closeCode, reason),
+      closeCode === CloseCode.NO_ERROR
+        ? new HtxError("CANCELLED", "Stream ended: the peer closed the session", { remote: true })
+        : remoteError(closeCode, reason),
+    );
+  }
+
+  // ------------------------------------------------------------------ commands
+
+  /**
+   * Begins a stream; `undefined` where `maxLocalStreams` are open (the `slot` event tells when to ask again). The
+   * peer learns of it with its first data.
+   *
+   * @throws {HtxError} the session's error, or `CLOSED` when it is ending
+   */
+  openStream(): SessionStream | undefined {
+    if (this.closing) throw this._closedError();
+    if (this.#draining) throw new HtxError("GOING_AWAY", "Cannot open stream: the session is draining");
+    if (this.#localCount >= this.limits.maxLocalStreams) return undefined;
+    this.#localCount++;
+    const stream = this.#createStream(this, 0);
+    this.#unopened.add(stream);
+    this.stats.streamsOpened++;
+    this.stats.streams++;
+    this.#idleSince = undefined;
+    return stream;
+  }
+
+  /**
+   * Opens stream 2, once (HTX 1.1 §8).
+   *
+   * @throws {TypeError} on a client, or when it was opened before
+   */
+  openControlStream(): SessionStream {
+    if (this.role === "client") throw new TypeError("Cannot open stream 2: only the server does");
+    if (this.closing) throw this._closedError();
+    if (this.#control !== "none") throw new TypeError("Cannot open stream 2: it was opened before");
+    const stream = this.#adopt(CONTROL_STREAM_ID);
+    stream._receiveEnded = true; // the client sends nothing on it
+    return stream;
+  }
+
+  /** Asks the peer to answer with the same data: the `pong` event tells when it did. At most 32 bytes. */
+  ping(data: Uint8Array): void {
+    if (data.length > MAX_PING_DATA_LENGTH) {
+      throw new RangeError("Cannot ping: the data is longer than 32 bytes");
+    }
+    if (this.closing) throw this._closedError();
+    this.#queuePing(PING_ASK, data);
+  }
+
+  /** Replaces the keys of the sending direction with the next frame sent. */
+  updateKey(): void {
+    if (this.closing) throw this._closedError();
+    this.#rekeyAsked = true;
+    this.#due();
+  }
+
+  /** Refuses streams of the peer's from now on; once the open ones are finished, ends the session well (HTX 1.1 §3). */
+  drain(): void {
+    if (this.#draining || this.closing) return;
+    this.#draining = true;
+    this.#closeIfDrained();
+  }
+
+  /** Ends the session. What fits the windows of data already given still goes out; unfinished streams error. Idempotent. */
+  close(code: CloseCodeName | number = "NO_ERROR", reason = ""): void {
+    if (this.closing) return;
+    const closeCode = codeNumber(code);
+    const short = shortReason(reason);
+    this.#queueClose(closeCode, short);
+    this.#conclude(
+      { code: closeCodeName(closeCode), closeCode, reason: short, remote: false },
+      undefined,
+      new HtxError("CANCELLED", "Stream ended: the session was closed"),
+      true,
+    );
+  }
+
+  /** The error of calls on a session that is ending. */
+  _closedError(): HtxError {
+    return this.error ?? new HtxError("CLOSED", "Cannot use session: it has ended");
+  }
+
+  /** @internal */
+  _provisionalId(stream: SessionStream): number {
+    let id = this.#nextLocalId;
+    for (const other of this.#unopened) {
+      if (other === stream) return id;
+      id += 2;
+    }
+    return id;
+  }
+
+  /** @internal Puts a stream into the round, if it has something to send. */
+  _wake(stream: SessionStream): void {
+    if (stream._ready || stream._finished || stream._sendEnded) return;
+    if (stream._send.size > 0 ? stream._sendWindow <= 0 : !stream._endQueued) return;
+    if (stream._id === 0) {
+      // Ids are given in the order in which streams first speak, and the round keeps that order.
+      this.#unopened.delete(stream);
+      stream._id = this.#nextLocalId;
+      this.#nextLocalId += 2;
+      this.#streams.set(stream._id, stream);
+    }
+    stream._ready = true;
+    this.#ready.push(stream);
+    this.#due();
+  }
+
+  /** @internal The application took `length` received bytes. */
+  _consume(stream: SessionStream, length: number): void {
+    if (stream._finished) return this._retireIfDone(stream);
+    stream._consumed += length;
+    if (stream._creditDue || stream._receiveEnded || stream._consumed * 2 < stream._target) return;
+    stream._creditDue = true;
+    this.#credits.push(stream);
+    this.#due();
+  }
+
+  /** @internal */
+  _stopSending(stream: SessionStream): void {
+    if (stream._finished || stream._stopSending || stream._receiveEnded) return;
+    stream._stopSending = true;
+    if (stream._sendEnded) this.#stopNow(stream);
+  }
+
+  #stopNow(stream: SessionStream): void {
+    this.#queueReset(stream._id, CloseCode.NO_ERROR, "");
+    stream._receive.clear();
+    stream._receiveEnded = true;
+    this.#finish(stream, undefined);
+    stream._emitReadable();
+  }
+
+  /** @internal */
+  _reset(stream: SessionStream, closeCode: number, reason: string): void {
+    if (stream._finished) {
+      stream._receive.clear();
+      return this._retireIfDone(stream);
+    }
+    // A stream whose opening frame is not out yet is unknown to the peer: its id is skipped.
+    if (stream._opened && !this.closing) this.#queueReset(stream._id, closeCode, shortReason(reason));
+    const error = new HtxError(
+      closeCodeName(closeCode),
+      `Stream was reset${reason === "" ? "" : `: ${reason}`}`,
+      {
+        streamId: stream.id,
+        closeCode,
+      },
+    );
+    this.#drop(stream, error);
+  }
+
+  /** @internal */
+  _retireIfDone(stream: SessionStream): void {
+    if (stream._retired || !stream._finished || stream._held || stream._receive.size > 0) return;
+    stream._retired = true;
+    if (stream._id === CONTROL_STREAM_ID) return;
+    if (!stream._local) this.#peerCount--;
+  }
+
+  #refuse(stream: SessionStream, code: CloseCodeName, why: string): void {
+    this.#queueReset(stream._id, CloseCode[code], "");
+    this.#drop(stream, new HtxError(code, `Stream was reset: ${why}`, { streamId: stream._id }));
+  }
+
+  /** Ends both directions of a stream with an error, discarding what it holds. */
+  #drop(stream: SessionStream, error: HtxError): void {
+    stream.error = error;
+    stream._dropped = true;
+    stream._send.clear();
+    stream._receive.clear();
+    stream._sendEnded = true;
+    this.#finish(stream, error);
+    stream._emitReadable();
+    stream._emitSent();
+  }
+
+  #finish(stream: SessionStream, error: HtxError | undefined): void {
+    if (stream._finished) return;
+    stream._finished = true;
+    if (stream._id === 0) this.#unopened.delete(stream);
+    else this.#streams.delete(stream._id);
+    this.#budget += stream._target - INITIAL_WINDOW;
+    stream._target = INITIAL_WINDOW;
+    if (stream._id === CONTROL_STREAM_ID) {
+      this.#control = "done";
+    } else {
+      this.stats.streams--;
+      if (stream._local) this.#localCount--;
+    }
+    this._retireIfDone(stream);
+    if (this.stats.streams === 0) this.#idleSince = this.#now();
+    stream._emitFinished(error);
+    if (stream._local && stream._id !== CONTROL_STREAM_ID && !this.closing) this.#events.slot?.();
+    this.#closeIfDrained();
+  }
+
+  #closeIfDrained(): void {
+    if (!this.#draining || this.closing) return;
+    for (const stream of this.#streams.values()) if (stream._id !== CONTROL_STREAM_ID) return;
+    if (this.#unopened.size === 0) this.close();
+  }
+
+  #queueReset(streamId: number, closeCode: number, reason: string): void {
+    this.#resets.push({ closeCode, streamId, reason });
+    this.#due();
+  }
+
+  #queuePing(kind: number, data: Uint8Array): void {
+    const plaintext = new Uint8Array(1 + data.length);
+    plaintext[0] = kind;
+    plaintext.set(data, 1);
+    this.#pings.push(plaintext);
+    this.#due();
+  }
+
+  #queueClose(closeCode: number, reason: string): void {
+    if (this.#closeState !== "none") return;
+    this.#close = { closeCode, streamId: 0, reason };
+    this.#closeState = "queued";
+    this.#due();
+  }
+
+  #terminate(error: HtxError): void {
+    this.#conclude(
+      { code: closeCodeName(error.closeCode), closeCode: error.closeCode, reason: "", remote: error.remote },
+      error,
+      error,
+    );
+  }
+
+  /** The one way into the end: streams are told, then the owner. With `flush`, queued data that fits its window still goes out. */
+  #conclude(info: CloseInfo, error: HtxError | undefined, streamError: HtxError, flush = false): void {
+    if (this.closing) return;
+    this.closeInfo = info;
+    this.error = error;
+    this.#keepaliveAt =
+      this.#paddingAt =
+      this.#frameSince =
+      this.#idleSince =
+        undefined;
+    this.#keepaliveAsked = this.#probe = undefined;
+    this.#credits.length = this.#resets.length = this.#pings.length = 0;
+    this.#pongs = 0;
+    this.#padding = -1;
+    if (!flush) this.#ready.length = 0;
+    for (const stream of [...this.#streams.values(), ...this.#unopened]) {
+      stream._flushing = flush && stream._ready;
+      const fits = stream._endQueued && stream._send.size <= stream._sendWindow;
+      if (stream._flushing && fits && stream._receiveEnded) {
+        this.#finish(stream, undefined); // its end is on its way, nothing is missing
+        continue;
+      }
+      stream.error = new HtxError(streamError.code, streamError.message, {
+        streamId: stream.id,
+        remote: streamError.remote,
+        closeCode: streamError.closeCode,
+        cause: streamError.cause,
+      });
+      stream._dropped = true;
+      if (!stream._flushing) stream._send.clear();
+      stream._receive.clear();
+      this.#finish(stream, stream.error);
+      stream._emitReadable();
+      stream._emitSent();
+    }
+    this.#events.closing?.(info, error);
+  }
+
+  // ------------------------------------------------------------------ bytes to send
+
+  /** The duplex is gone: what was still to go out behind a close is not going to. */
+  #stopFlushing(): void {
+    for (const stream of this.#ready.splice(0)) {
+      stream._ready = stream._flushing = false;
+      stream._send.clear();
+      stream._emitSent();
+    }
+  }
+
+  /** Overwrites the keys of both directions; the session must not be used afterwards. */
+  wipe(): void {
+    this.#sendKeys.wipe();
+    this.#receiveKeys.wipe();
+  }
+
+  /** Whether {@linkcode HtxSession.fill} has something to write. */
+  get outputDue(): boolean {
+    return this.#closeState !== "sent" && (
+      this.#closeState === "queued" || this.#ready.length > 0 || this.#credits.length > 0 ||
+      this.#resets.length > 0 || this.#pings.length > 0 || this.#padding >= 0 || this.#rekeyAsked
+    );
+  }
+
+  /** About how many bytes {@linkcode HtxSession.fill} would write, never too few; counts no further than `enough`. */
+  outputSize(enough: number): number {
+    let size = MIN_FILL_LENGTH + 64 * (this.#credits.length + this.#pings.length) +
+      this.#resets.length * MIN_FILL_LENGTH;
+    if (this.#padding >= 0) size += this.#padding + 64;
+    for (const stream of this.#ready) {
+      size += 64 + Math.max(0, Math.min(stream._send.size, stream._sendWindow, MAX_PLAINTEXT_LENGTH));
+      if (size >= enough) return size;
+    }
+    return size;
+  }
+
+  /**
+   * Seals what is due into `into`, at least {@linkcode MIN_FILL_LENGTH} bytes long, and returns how many bytes
+   * are to be sent, in one write and in order. Control frames go first; streams take turns, one frame each, so
+   * that none delays another by more than a frame. Call again while {@linkcode HtxSession.outputDue}.
+   */
+  fill(into: Uint8Array): number {
+    if (into.length < MIN_FILL_LENGTH) {
+      throw new RangeError(`Cannot fill: fewer than ${MIN_FILL_LENGTH} bytes of room`);
+    }
+    if (this.#closeState === "sent") return 0;
+    const now = this.#now();
+    let at = 0;
+    if (this.#rekeyAsked) {
+      this.#rekeyAsked = false;
+      at = this.#sealKeyUpdate(into, at, now);
+    }
+    const room = () => into.length - at >= MIN_FILL_LENGTH;
+    let reset: PendingClose | undefined;
+    while (room() && (reset = this.#resets.shift()) !== undefined) at = this.#sealClose(reset, into, at, now);
+    let credited: SessionStream | undefined;
+    while (room() && (credited = this.#credits.shift()) !== undefined) {
+      at = this.#sealCredit(credited, into, at, now);
+    }
+    let ping: Uint8Array | undefined;
+    while (room() && (ping = this.#pings.shift()) !== undefined) {
+      if (ping[0] === PING_ANSWER) this.#pongs--;
+      at = this.#seal(FrameType.PING, undefined, ping, into, at, now);
+    }
+    if (this.#padding >= 0 && into.length - at >= MIN_FILL_LENGTH + this.#padding) {
+      const padding = new Uint8Array(1 + this.#padding);
+      padding[0] = PING_PADDING;
+      this.#padding = -1;
+      at = this.#seal(FrameType.PING, undefined, padding, into, at, now);
+    }
+    at = this.#sealRound(into, at, now);
+    if (this.#closeState === "queued" && this.#ready.length === 0 && room()) {
+      at = this.#sealClose(this.#close!, into, at, now);
+      this.#closeState = "sent";
+      this.#closeSentAt = now;
+      this.#sendKeys.wipe();
+    }
+    if (at > 0) {
+      this.stats.batches++;
+      this.stats.bytesSent += at;
+    }
+    return at;
+  }
+
+  /** One frame a turn, until a frame's worth of data is in the batch or nothing is left. */
+  #sealRound(into: Uint8Array, start: number, now: number): number {
+    const ready = this.#ready;
+    let at = start;
+    let data = false;
+    while (ready.length > 0 && at < MAX_PLAINTEXT_LENGTH) {
+      const stream = ready[0]!;
+      if (stream._finished && !stream._flushing) {
+        ready.shift();
+        stream._ready = false;
+        continue;
+      }
+      const due = Math.min(
+        stream._send.size,
+        stream._sendWindow,
+        MAX_PLAINTEXT_LENGTH,
+        this.limits.rekeyBytes,
+      );
+      const room = into.length - at - FRAME_OVERHEAD;
+      // A frame is cut short by a full buffer only where the buffer is its own: else it waits for the next batch.
+      if (room < due && at > 0 || room <= 0) break;
+      ready.shift();
+      stream._ready = false;
+      at = this.#sealData(stream, Math.min(due, room), into, at, now);
+      data = true;
+    }
+    if (data) this.#schedulePadding(now);
+    return at;
+  }
+
+  #sealData(stream: SessionStream, length: number, into: Uint8Array, start: number, now: number): number {
+    const last = stream._endQueued && length === stream._send.size;
+    const end = last && (this.limits.streamEnd || length === 0);
+    const plaintext = stream._send.take(length, this.#gather);
+    stream._opened = true;
+    const type = end && this.limits.streamEnd ? FrameType.STREAM_END : FrameType.STREAM;
+    const at = this.#seal(type, stream._id, plaintext, into, start, now);
+    stream._sendWindow -= length;
+    stream._sealedBytes += length;
+    this.stats.dataSent += length;
+    if (end) {
+      stream._sendEnded = true;
+      if (stream._receiveEnded) this.#finish(stream, undefined);
+      else if (stream._stopSending) this.#stopNow(stream);
+    } else if (stream._send.size > 0 ? stream._sendWindow > 0 : stream._endQueued) {
+      stream._ready = true;
+      this.#ready.push(stream);
+    }
+    if (stream._flushing && !stream._ready) stream._send.clear();
+    stream._emitSent();
+    return at;
+  }
+
+  #sealCredit(stream: SessionStream, into: Uint8Array, at: number, now: number): number {
+    stream._creditDue = false;
+    if (stream._finished || stream._receiveEnded) return at;
+    // A window that was half read in less than a round trip or two holds the sender up: bandwidth × delay is more.
+    const elapsed = now - stream._creditedAt;
+    const room = this.limits.maxStreamWindow - stream._target;
+    let growth = 0;
+    if (room > 0 && this.#budget > 0) {
+      if (this.#rtt === undefined) this.#measureRoundTrip(now);
+      else if (elapsed < 2 * this.#rtt) {
+        growth = Math.min(room, this.#budget, stream._target);
+        this.#measureRoundTrip(now);
+      }
+    }
+    this.#budget -= growth;
+    stream._target += growth;
+    const increment = stream._consumed + growth;
+    stream._consumed = 0;
+    stream._creditedAt = now;
+    stream._receiveWindow += increment;
+    this.stats.windowUpdatesSent++;
+    return this.#seal(FrameType.WINDOW_UPDATE, stream._id, encodeVarint(increment), into, at, now);
+  }
+
+  #measureRoundTrip(now: number): void {
+    if (this.#probe !== undefined) return;
+    const data = new Uint8Array(9); // one byte more than pings of applications are given, so that none is taken for it
+    new DataView(data.buffer).setUint32(0, ++this.#probeCount);
+    this.#probe = { data, at: now };
+    this.#queuePing(PING_ASK, data);
+  }
+
+  #sealClose(close: PendingClose, into: Uint8Array, at: number, now: number): number {
+    const { closeCode, streamId, reason } = close;
+    if (streamId === 0 && closeCode === CloseCode.NO_ERROR && reason === "") {
+      return this.#seal(FrameType.CLOSE, undefined, EMPTY, into, at, now);
+    }
+    const text = utf8(reason);
+    const plaintext = new Uint8Array(varintLength(closeCode) + varintLength(streamId) + text.length);
+    const idAt = writeVarint(closeCode, plaintext, 0);
+    plaintext.set(text, idAt + writeVarint(streamId, plaintext, idAt));
+    return this.#seal(FrameType.CLOSE, undefined, plaintext, into, at, now);
+  }
+
+  #seal(
+    type: number,
+    streamId: number | undefined,
+    plaintext: Uint8Array,
+    into: Uint8Array,
+    start: number,
+    now: number,
+  ): number {
+    const keys = this.#sendKeys;
+    const { rekeyFrames, rekeyBytes, rekeyMs } = this.limits;
+    let at = start;
+    // HTX 1.1 §2: KEY_UPDATE goes out before a limit is passed, and is itself at the latest the last frame under its key.
+    if (
+      keys.counter >= rekeyFrames - 1 ||
+      keys.counter > 0 && (keys.bytes + plaintext.length > rekeyBytes || now - this.#keySince >= rekeyMs)
+    ) {
+      at = this.#sealKeyUpdate(into, at, now);
+    }
+    return this.#sealUnder(keys, type, streamId, plaintext, into, at);
+  }
+
+  #sealKeyUpdate(into: Uint8Array, start: number, now: number): number {
+    const at = this.#sealUnder(this.#sendKeys, FrameType.KEY_UPDATE, undefined, EMPTY, into, start);
+    this.#sendKeys.update();
+    this.#keySince = now;
+    this.stats.rekeysSent++;
+    this.#events.keyUpdate?.(true);
+    return at;
+  }
+
+  #sealUnder(
+    keys: TrafficKeys,
+    type: number,
+    streamId: number | undefined,
+    plaintext: Uint8Array,
+    into: Uint8Array,
+    at: number,
+  ): number {
+    const bodyAt = at + writeHeader(type, streamId, plaintext.length, into, at);
+    keys.seal(into.subarray(at, bodyAt), plaintext, into, bodyAt);
+    this.stats.framesSent++;
+    return bodyAt + plaintext.length + TAG_LENGTH;
+  }
+
+  #due(): void {
+    this.#events.output?.();
+  }
+
+  // ------------------------------------------------------------------ time
+
+  /** When {@linkcode HtxSession.tick} should be called next, on the session's clock; `undefined` where never. */
+  get nextTimeout(): number | undefined {
+    const { frameTimeoutMs, keepaliveTimeoutMs, idleTimeoutMs, closeTimeoutMs } = this.limits;
+    let next: number | undefined;
+    const at = (since: number | undefined, wait: number, off: boolean) => {
+      if (since === undefined || off) return;
+      if (next === undefined || since + wait < next) next = since + wait;
+    };
+    if (this.closing) {
+      if (!this.done) at(this.#closeSentAt, closeTimeoutMs, false);
+      return next;
+    }
+    at(this.#frameSince, frameTimeoutMs, frameTimeoutMs === 0);
+    at(this.#keepaliveAsked?.at, keepaliveTimeoutMs, keepaliveTimeoutMs === 0);
+    at(this.#idleSince, idleTimeoutMs, idleTimeoutMs === 0);
+    at(this.#keepaliveAt, 0, false);
+    at(this.#paddingAt, 0, false);
+    return next;
+  }
+
+  /** Settles what is due by now: timeouts, keepalives, padding. */
+  tick(): void {
+    const now = this.#now();
+    const { frameTimeoutMs, keepaliveTimeoutMs, idleTimeoutMs, closeTimeoutMs } = this.limits;
+    const passed = (since: number | undefined, wait: number) => since !== undefined && now - since >= wait;
+    if (this.closing) {
+      if (passed(this.#closeSentAt, closeTimeoutMs)) this.#ended = true;
+      return;
+    }
+    if (frameTimeoutMs > 0 && passed(this.#frameSince, frameTimeoutMs)) {
+      return this.fail(
+        new HtxError("TIMEOUT", `Session ended: a begun frame did not arrive within ${frameTimeoutMs} ms`),
+      );
+    }
+    if (keepaliveTimeoutMs > 0 && passed(this.#keepaliveAsked?.at, keepaliveTimeoutMs)) {
+      return this.fail(
+        new HtxError("TIMEOUT", `Session ended: no answer to a keepalive within ${keepaliveTimeoutMs} ms`),
+      );
+    }
+    if (idleTimeoutMs > 0 && passed(this.#idleSince, idleTimeoutMs)) return this.close("GOING_AWAY", "idle");
+    if (passed(this.#keepaliveAt, 0)) {
+      if (this.#keepaliveAsked === undefined) {
+        const data = this.#random(8).slice();
+        this.#keepaliveAsked = { data, at: now };
+        this.#queuePing(PING_ASK, data);
+      }
+      this.#scheduleKeepalive(now);
+    }
+    if (passed(this.#paddingAt, 0)) {
+      this.#padding = drawUniform({ min: 0, max: MAX_PADDING }, this.#random);
+      this.#schedulePadding(now);
+      this.#due();
+    }
+  }
+
+  #scheduleKeepalive(now: number): void {
+    const range = this.limits.keepalive;
+    this.#keepaliveAt = range === undefined ? undefined : now + drawUniform(range, this.#random);
+  }
+
+  #schedulePadding(now: number): void {
+    const range = this.limits.padding;
+    if (range === undefined || this.closing) return;
+    this.#paddingAt = now + drawUniform(range, this.#random);
+  }
+}
+
+/** Where small pieces are gathered before they are sealed; in use only inside one call of `fill`, so one serves all. */
+let scratch: Uint8Array | undefined;
+
+/** The most that a data frame takes beside its plaintext, with a KEY_UPDATE before it. */
+const FRAME_OVERHEAD = 4 + TAG_LENGTH + MAX_HEADER_LENGTH + TAG_LENGTH;
+
+function protocolError(why: string): HtxError {
+  return new HtxError("PROTOCOL_ERROR", `Session ended: ${why}`);
+}
+
+function remoteError(closeCode: number, reason: string, streamId?: number): HtxError {
+  const name = closeCodeName(closeCode);
+  const what = streamId === undefined ? "Session" : "Stream";
+  const message = `${what} was ended by the peer: ${name === "UNKNOWN" ? closeCode : name}${
+    reason === "" ? "" : `: ${reason}`
+  }`;
+  return new HtxError(name, message, { remote: true, closeCode, streamId });
+}
+
+function codeNumber(code: CloseCodeName | number): number {
+  const number = typeof code === "number" ? code : CloseCode[code];
+  if (!Number.isSafeInteger(number) || number < 0) {
+    throw new RangeError(`Cannot use code ${code}: it is not a varint`);
+  }
+  return number;
+}
+
+/** `reason`, cut at a character so that it takes at most 256 bytes of UTF-8. */
+function shortReason(reason: string): string {
+  let short = reason.length > MAX_REASON_LENGTH ? reason.slice(0, MAX_REASON_LENGTH) : reason;
+  while (utf8(short).length > MAX_REASON_LENGTH) short = short.slice(0, -1);
+  return short.isWellFormed() ? short : short.toWellFormed();
+}
+
+function readText(bytes: Uint8Array): string | undefined {
+  try {
+    return fromUtf8(bytes);
+  } catch {
+    return undefined;
+  }
+}
+
+/** A varint inside an opened frame; `undefined` where it is cut off or too large. */
+function readVarint(bytes: Uint8Array, offset: number): { value: number; length: number } | undefined {
+  try {
+    return decodeVarint(bytes, offset);
+  } catch {
+    return undefined;
+  }
+}
+
+function sameBytes(a: Uint8Array, b: Uint8Array): boolean {
+  return a.length === b.length && a.every((byte, i) => byte === b[i]);
+}

@@ -1,0 +1,444 @@
+/**
+ * The dialing side: from an address and a pinned key to streams and `fetch`.
+ *
+ * @module
+ */
+
+import {
+  type Bytes,
+  concat,
+  type ConnectionOptions,
+  deriveSessionKeys,
+  type Duplex,
+  type DuplexAddr,
+  HtxConnection,
+  HtxError,
+  type HtxStream,
+  selectCrypto,
+  StreamIo,
+} from "../core/mod.ts";
+import { KeyPair, type PreparedInitiator, prepareInitiator } from "../noise/mod.ts";
+import { type ControlStreamReceiver, receiveControl } from "./control.ts";
+import {
+  exchangeOverStream,
+  fetchOverStream,
+  type FetchOverStreamOptions,
+  type HttpExchangeOptions,
+  type HttpRequestParts,
+  type HttpResponse,
+} from "./http/mod.ts";
+import { dialTcp, type TcpAddress } from "./tcp.ts";
+
+/** Opens a duplex to the server: whatever carrier it takes. Called anew for every connection. */
+export type Dialer = (options: { signal?: AbortSignal | undefined }) => Promise<Duplex>;
+
+/** Options of {@linkcode connectDuplex}. */
+export interface ConnectDuplexOptions extends ConnectionOptions {
+  /** The server's static public key, pinned: 32 bytes, canonical. There is no way around it. */
+  remoteStatic: Uint8Array;
+  /** This side's static key: who it is to the server. @default {a fresh one for each client} */
+  keyPair?: KeyPair | undefined;
+  /** `"require"` makes the hybrid handshake and takes nothing less; `"off"` the classic one. @default {"require"} */
+  postQuantum?: "require" | "off" | undefined;
+  /** Bytes of the carrier that both ends configured (HTX 1.1 §1). @default {none} */
+  channelBinding?: Uint8Array | undefined;
+  /** How long the handshake may take, in ms. @default {10000} */
+  handshakeTimeoutMs?: number | undefined;
+  /** Gives up dialing and the handshake; a connection that stands is not touched. */
+  signal?: AbortSignal | undefined;
+  /** Takes the streams that the server opens. @default {they are at `incomingBidirectionalStreams`} */
+  onStream?: ((stream: HtxStream, connection: HtxConnection) => void | Promise<void>) | undefined;
+  /** Takes stream 2 (HTX 1.1 §8). @default {it is refused} */
+  controlStream?: ControlStreamReceiver | undefined;
+}
+
+/**
+ * The client's side of one duplex: handshake, then the connection. A `Promise` for the duplex lets the first
+ * message be computed while the carrier still connects.
+ *
+ * When it resolves, the server has not verified this side's key yet: that it was let in shows with its first frame.
+ *
+ * @throws {TypeError} when the pinned key is missing or is no canonical X25519 key
+ * @throws {HtxError} `HANDSHAKE_FAILED`, or what the carrier failed with; the duplex is ended
+ */
+export async function connectDuplex(
+  duplex: Duplex | Promise<Duplex>,
+  options: ConnectDuplexOptions,
+): Promise<HtxConnection> {
+  const crypto = options.crypto ?? selectCrypto();
+  let prepared: PreparedInitiator;
+  try {
+    prepared = prepareInitiator({
+      remoteStatic: options.remoteStatic,
+      keyPair: options.keyPair ?? KeyPair.generate(),
+      postQuantum: options.postQuantum,
+      channelBinding: options.channelBinding,
+      timeoutMs: options.handshakeTimeoutMs,
+      signal: options.signal,
+      crypto,
+      deferMessage3: true,
+    });
+  } catch (error) {
+    Promise.resolve(duplex).then(end, () => {}); // the caller's mistake comes first
+    throw error;
+  }
+  let carrier: Duplex;
+  try {
+    carrier = await duplex;
+  } catch (error) {
+    prepared.discard();
+    throw error;
+  }
+  const io = carrier.io ?? new StreamIo(carrier);
+  const result = await prepared.run(io);
+  const { controlStream, onStream } = options;
+  const connection: HtxConnection = new HtxConnection(carrier, {
+    ...options,
+    role: "client",
+    crypto,
+    keys: deriveSessionKeys(result.secrets, crypto),
+    remoteStatic: result.remoteStatic,
+    handshake: { protocol: result.protocol, hybrid: result.hybrid, hash: result.hash },
+    pending: result.pending,
+    received: io instanceof StreamIo ? io.release() : undefined,
+    onStream: onStream && ((stream) => onStream(stream, connection)),
+    onControlStream: controlStream && ((stream) => receiveControl(connection, stream, controlStream)),
+  });
+  return connection;
+}
+
+/** Options of {@linkcode connect}. */
+export interface ConnectOptions extends ConnectDuplexOptions {
+  /** Connections kept at most: another is dialed when all have as many streams open as they may. @default {1} */
+  maxConnections?: number | undefined;
+  /** Told of each connection made. */
+  onConnection?: ((connection: HtxConnection) => void) | undefined;
+}
+
+/** What a client has done so far. */
+export interface ClientStats {
+  /** Connections open now. */
+  readonly connections: number;
+  /** Connections made. */
+  readonly connected: number;
+  /** Dials and handshakes that failed. */
+  readonly failed: number;
+}
+
+/** What `client.fetch` takes beside the request. */
+export interface ClientFetchOptions extends FetchOverStreamOptions {
+  /** As in `fetch`. @default {"GET"} */
+  method?: string | undefined;
+  /** As in `fetch`. */
+  headers?: HeadersInit | undefined;
+  /** As in `fetch`; a stream is sent as it is read. */
+  body?: BodyInit | null | undefined;
+}
+
+/**
+ * A client of one server: keeps a connection (or a few), and dials again when it is gone. `await using` closes it.
+ *
+ * Failures are not retried by themselves, with one exception: a request that the peer never gave to its application
+ * (HTX 1.1 §3: STREAM_LIMIT, REFUSED, GOING_AWAY) and whose body can be sent again goes out once more.
+ */
+export class HtxClient implements AsyncDisposable {
+  /** The server's static public key. */
+  readonly remoteStatic: Bytes;
+  readonly #dial: Dialer;
+  readonly #options: ConnectDuplexOptions;
+  readonly #maxConnections: number;
+  readonly #onConnection: ConnectOptions["onConnection"];
+  readonly #connections: Set<HtxConnection> = new Set();
+  #dialing: Promise<HtxConnection> | undefined;
+  #giveUp: AbortController = new AbortController();
+  #closed = false;
+  #connected = 0;
+  #failed = 0;
+
+  /** Dials with the first call that needs a connection. See {@linkcode connect} for one that dials now. */
+  constructor(target: TcpAddress | DuplexAddr | Dialer, options: ConnectOptions) {
+    this.#dial = typeof target === "function" ? target : tcpDialer(target);
+    const { signal: _signal, maxConnections = 1, onConnection, ...rest } = options;
+    if (!Number.isInteger(maxConnections) || maxConnections < 1) {
+      throw new RangeError(`Cannot connect: maxConnections is ${maxConnections}, not 1 or more`);
+    }
+    this.#maxConnections = maxConnections;
+    this.#onConnection = onConnection;
+    this.#options = { ...rest, keyPair: options.keyPair ?? KeyPair.generate() };
+    // The first preparation checks the pinned key; a client with a bad one must not come to be.
+    prepareInitiator({ ...this.#options, keyPair: this.#options.keyPair!, signal: undefined }).discard();
+    this.remoteStatic = new Uint8Array(options.remoteStatic);
+  }
+
+  /** Counters. */
+  get stats(): ClientStats {
+    return { connections: this.#connections.size, connected: this.#connected, failed: this.#failed };
+  }
+
+  /** The connections open now. */
+  get connections(): ReadonlySet<HtxConnection> {
+    return this.#connections;
+  }
+
+  /**
+   * A connection that takes streams: the least busy one, or a new one.
+   *
+   * @throws {HtxError} what dialing failed with, or `CLOSED` when the client was closed
+   */
+  async connection(options: { signal?: AbortSignal | undefined } = {}): Promise<HtxConnection> {
+    const { signal } = options;
+    for (;;) {
+      signal?.throwIfAborted();
+      if (this.#closed) throw new HtxError("CLOSED", "Cannot connect: the client was closed");
+      const live = this.#pick();
+      if (live !== undefined) return live;
+      const connection = await raced(this.#dialing ??= this.#connectOnce(), signal);
+      if (!connection.closing) return connection;
+    }
+  }
+
+  #pick(): HtxConnection | undefined {
+    let best: HtxConnection | undefined;
+    for (const connection of this.#connections) {
+      if (connection.closing || connection.draining) continue;
+      if (best === undefined || connection.openStreams < best.openStreams) best = connection;
+    }
+    if (best === undefined) return undefined;
+    const full = best.openStreams >= best.maxOpenStreams;
+    if (full && this.#connections.size < this.#maxConnections && this.#dialing === undefined) {
+      return undefined;
+    }
+    return best;
+  }
+
+  async #connectOnce(): Promise<HtxConnection> {
+    const signal = this.#giveUp.signal;
+    try {
+      const connection = await connectDuplex(this.#dial({ signal }), { ...this.#options, signal });
+      if (this.#closed) {
+        await connection.close();
+        throw new HtxError("CLOSED", "Cannot connect: the client was closed");
+      }
+      this.#connected++;
+      this.#connections.add(connection);
+      connection.closed.catch(() => {}).finally(() => this.#connections.delete(connection));
+      this.#onConnection?.(connection);
+      return connection;
+    } catch (error) {
+      this.#failed++;
+      throw error;
+    } finally {
+      this.#dialing = undefined;
+    }
+  }
+
+  /** Opens a stream; the server learns of it with its first data. */
+  async createBidirectionalStream(options: { signal?: AbortSignal | undefined } = {}): Promise<HtxStream> {
+    const connection = await this.connection(options);
+    return await connection.createBidirectionalStream(options);
+  }
+
+  /**
+   * `fetch` through the tunnel. A URL that begins with `/` is one of the server's; redirects are handed on as they
+   * are.
+   *
+   * @example
+   * ```ts
+   * import { connect, serve } from "@betanet/htx/transport";
+   * import { assertEquals } from "@std/assert";
+   *
+   * await using server = serve((request) => Response.json({ path: new URL(request.url).pathname }));
+   * await using client = await connect(server.addr, { remoteStatic: server.publicKey });
+   * const response = await client.fetch("/hello");
+   * assertEquals(await response.json(), { path: "/hello" });
+   * ```
+   *
+   * @throws {HtxError} when connecting, the stream or the response fails
+   * @throws the signal's reason
+   */
+  async fetch(input: Request | URL | string, options: ClientFetchOptions = {}): Promise<Response> {
+    const { method, headers, body, ...rest } = options;
+    const changed = method !== undefined || headers !== undefined || body !== undefined;
+    const request = input instanceof Request && !changed
+      ? input
+      : new Request(input instanceof Request ? input : absolute(input), {
+        ...(method !== undefined && { method }),
+        ...(headers !== undefined && { headers }),
+        ...(body !== undefined && { body }),
+      });
+    const signal = rest.signal ?? request.signal;
+    return await this.#again(request.body === null, signal, async () => {
+      const stream = await this.createBidirectionalStream({ signal });
+      return await fetchOverStream(stream, request, rest);
+    });
+  }
+
+  /**
+   * One exchange in the form that it has on the wire: the path byte for byte, fields in their order.
+   *
+   * @throws {HtxError} when connecting, the stream or the response fails
+   * @throws the signal's reason
+   */
+  async exchange(request: HttpRequestParts, options: HttpExchangeOptions = {}): Promise<HttpResponse> {
+    const { body } = request;
+    const replayable = body === undefined || body === null || typeof body === "string" ||
+      body instanceof Uint8Array;
+    return await this.#again(replayable, options.signal, async () => {
+      const stream = await this.createBidirectionalStream({ signal: options.signal });
+      return await exchangeOverStream(stream, request, options);
+    });
+  }
+
+  async #again<T>(
+    replayable: boolean,
+    signal: AbortSignal | undefined,
+    attempt: () => Promise<T>,
+  ): Promise<T> {
+    try {
+      return await attempt();
+    } catch (error) {
+      if (
+        !replayable || this.#closed || signal?.aborted || !(error instanceof HtxError) || !error.retryable
+      ) throw error;
+      return await attempt();
+    }
+  }
+
+  /** Ends all connections: what is under way errors with CANCELLED. Idempotent. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    this.#giveUp.abort(new HtxError("CLOSED", "Cannot connect: the client was closed"));
+    await this.#dialing?.catch(() => {}); // told to who asked for it
+    await Promise.all([...this.#connections].map((connection) => connection.close()));
+  }
+
+  /** Lets open streams finish, then ends all connections. */
+  async drain(): Promise<void> {
+    this.#closed = true;
+    await Promise.all([...this.#connections].map((connection) => connection.drain().catch(() => {})));
+    await this.close();
+  }
+
+  /** Closes, and waits for it. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+}
+
+/**
+ * Connects to an HTX server: an address to dial with TCP, or a function that opens a duplex.
+ *
+ * @example An echo
+ * ```ts
+ * import { connect, echo, serveStreams } from "@betanet/htx/transport";
+ * import { assertEquals } from "@std/assert";
+ *
+ * await using server = serveStreams(echo());
+ * await using client = await connect(server.addr, { remoteStatic: server.publicKey });
+ * const stream = await client.createBidirectionalStream();
+ * await stream.write(new Uint8Array([1, 2, 3]), { end: true });
+ * assertEquals(await stream.read(), new Uint8Array([1, 2, 3]));
+ * ```
+ *
+ * @throws {TypeError} when the pinned key is missing or is no canonical X25519 key
+ * @throws {HtxError} `CONNECT_FAILED`, `HANDSHAKE_FAILED`
+ */
+export async function connect(
+  target: TcpAddress | DuplexAddr | Dialer,
+  options: ConnectOptions,
+): Promise<HtxClient> {
+  const client = new HtxClient(target, options);
+  try {
+    await client.connection({ signal: options.signal });
+  } catch (error) {
+    await client.close();
+    throw error;
+  }
+  return client;
+}
+
+/** Options of {@linkcode roundtrip}. */
+export interface RoundtripOptions extends ConnectOptions {
+  /** The most bytes taken in answer. @default {16777216} */
+  maxBytes?: number | undefined;
+}
+
+/**
+ * One question, one answer: connects, sends `data` on a stream of its own, gives back what came until the server
+ * ended the stream, and closes.
+ *
+ * @example
+ * ```ts
+ * import { echo, roundtrip, serveStreams } from "@betanet/htx/transport";
+ * import { assertEquals } from "@std/assert";
+ *
+ * await using server = serveStreams(echo());
+ * const answer = await roundtrip(server.addr, "hello", { remoteStatic: server.publicKey });
+ * assertEquals(new TextDecoder().decode(answer), "hello");
+ * ```
+ *
+ * @throws {HtxError} as {@linkcode connect}; the stream's error; `LIMIT_EXCEEDED` past `maxBytes`
+ */
+export async function roundtrip(
+  target: TcpAddress | DuplexAddr | Dialer,
+  data: Uint8Array | string,
+  options: RoundtripOptions,
+): Promise<Bytes> {
+  const { maxBytes = 16 * 1024 ** 2, signal } = options;
+  await using client = await connect(target, options);
+  const stream = await client.createBidirectionalStream({ signal });
+  const onAbort = () => stream.reset("CANCELLED");
+  signal?.addEventListener("abort", onAbort, { once: true });
+  try {
+    // Sending and receiving go on at once: an echo's answer fills the window while the question is under way.
+    const sending = stream.write(typeof data === "string" ? new TextEncoder().encode(data) : data, {
+      end: true,
+    });
+    sending.catch(() => {}); // reading tells it too
+    const chunks: Uint8Array[] = [];
+    for (let length = 0;;) {
+      const chunk = await stream.read();
+      if (chunk === null) break;
+      length += chunk.length;
+      if (length > maxBytes) {
+        stream.reset("CANCELLED");
+        throw new HtxError("LIMIT_EXCEEDED", `Cannot take answer: it is longer than ${maxBytes} bytes`);
+      }
+      chunks.push(chunk);
+    }
+    return concat(...chunks);
+  } catch (error) {
+    signal?.throwIfAborted();
+    throw error;
+  } finally {
+    signal?.removeEventListener("abort", onAbort);
+  }
+}
+
+function tcpDialer(target: TcpAddress | DuplexAddr): Dialer {
+  const { hostname = "127.0.0.1", port } = target;
+  if (port === undefined) throw new TypeError("Cannot connect: the address has no port");
+  if ("transport" in target && target.transport !== "tcp") {
+    throw new TypeError(`Cannot connect: the address is one of ${target.transport}; pass a dialer for it`);
+  }
+  return ({ signal }) => dialTcp({ hostname, port }, { signal });
+}
+
+/** `url`, where a bare path stands for one of the server that the tunnel leads to. */
+function absolute(url: URL | string): URL {
+  return typeof url === "string" && url.startsWith("/") ? new URL(`http://localhost${url}`) : new URL(url);
+}
+
+function raced<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  if (signal === undefined) return promise;
+  return new Promise<T>((resolve, reject) => {
+    const onAbort = () => reject(signal.reason);
+    signal.addEventListener("abort", onAbort, { once: true });
+    promise.then(resolve, reject).finally(() => signal.removeEventListener("abort", onAbort));
+  });
+}
+
+function end(duplex: Duplex): void {
+  if (duplex.close !== undefined) duplex.close();
+  else duplex.io?.close();
+}

@@ -1,0 +1,50 @@
+/**
+ * How bytes travel, and what is served on them: carriers, `connect()` and `serve()`, HTTP over streams, upstreams.
+ *
+ * @example An application behind the tunnel, and a client of it
+ * ```ts
+ * import { connect, serve } from "@betanet/htx/transport";
+ * import { assertEquals } from "@std/assert";
+ *
+ * await using server = serve((request) => new Response(`you asked for ${new URL(request.url).pathname}`));
+ * await using client = await connect(server.addr, { remoteStatic: server.publicKey });
+ * assertEquals(await (await client.fetch("/tea")).text(), "you asked for /tea");
+ * ```
+ *
+ * @module
+ */
+
+export {
+  type ClientFetchOptions,
+  type ClientStats,
+  connect,
+  connectDuplex,
+  type ConnectDuplexOptions,
+  type ConnectOptions,
+  type Dialer,
+  HtxClient,
+  roundtrip,
+  type RoundtripOptions,
+} from "./client.ts";
+export type {
+  ControlStreamClientContext,
+  ControlStreamHook,
+  ControlStreamReceiver,
+  ControlStreamServerContext,
+} from "./control.ts";
+export { ioDuplex, type IoDuplexOptions } from "./duplex.ts";
+export * from "./http/mod.ts";
+export type { DuplexListener } from "./listener.ts";
+export { type MemoryDuplexOptions, memoryDuplexPair } from "./memory.ts";
+export { type FetchApp, httpStreams, serve, type ServeOptions } from "./serve.ts";
+export {
+  acceptDuplex,
+  type AcceptOptions,
+  HtxServer,
+  serveStreams,
+  type ServeStreamsOptions,
+  type StreamHandler,
+  type StreamInfo,
+} from "./server.ts";
+export { connDuplex, dialTcp, type DialTcpOptions, listenTcp, type TcpAddress } from "./tcp.ts";
+export * from "./upstream/mod.ts";

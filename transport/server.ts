@@ -1,0 +1,343 @@
+/**
+ * The accept loop: duplexes in, {@linkcode HtxConnection}s out, their streams to an upstream.
+ *
+ * @module
+ */
+
+import {
+  type Bytes,
+  concat,
+  type ConnectionOptions,
+  CONTROL_STREAM_ID,
+  deriveSessionKeys,
+  type Duplex,
+  type DuplexAddr,
+  HtxConnection,
+  HtxError,
+  type HtxStream,
+  selectCrypto,
+  StreamIo,
+} from "../core/mod.ts";
+import { KeyPair, ReplayGuard, respond, type RespondOptions } from "../noise/mod.ts";
+import type { ControlStreamHook } from "./control.ts";
+import { sendControl } from "./control.ts";
+import type { DuplexListener } from "./listener.ts";
+import { listenTcp } from "./tcp.ts";
+
+/** What an upstream knows of the stream it is given. */
+export interface StreamInfo {
+  /** The connection that the stream belongs to. */
+  readonly connection: HtxConnection;
+  /** The peer's static public key, proven by the handshake. */
+  readonly remoteStatic: Bytes;
+  /** Where the peer stands, if the carrier tells. */
+  readonly remoteAddr: DuplexAddr | undefined;
+}
+
+/** What a server does with a stream: settles when it is through with it. A rejection resets the stream with INTERNAL_ERROR. */
+export type StreamHandler = (stream: HtxStream, info: StreamInfo) => void | Promise<void>;
+
+/** Options of {@linkcode acceptDuplex}. */
+export interface AcceptOptions extends ConnectionOptions {
+  /** The static key that clients have pinned. */
+  keyPair: KeyPair;
+  /** Which handshakes are taken: `"accept"` both, `"require"` the hybrid one alone, `"off"` the classic one alone. @default {"accept"} */
+  postQuantum?: "accept" | "require" | "off" | undefined;
+  /** Whether the client with this static key may come in; asked after its key is proven. @default {everyone may} */
+  authorize?: ((remoteStatic: Bytes) => boolean | Promise<boolean>) | undefined;
+  /** Remembers the handshakes seen, so that a recording that is played again shows nothing; share one between listeners. @default {one of 65 536} */
+  replayGuard?: ReplayGuard | undefined;
+  /** Bytes of the carrier that both ends configured (HTX 1.1 §1). @default {none} */
+  channelBinding?: Uint8Array | undefined;
+  /** How long the handshake may take, in ms. @default {10000} */
+  handshakeTimeoutMs?: number | undefined;
+  /** Takes a duplex over whose handshake failed, with what was read of it: a decoy. @default {the silent end of HTX 1.1 §1} */
+  onHandshakeFailure?: RespondOptions["onFailure"];
+  /** Takes the client's streams. Without it they are at `incomingBidirectionalStreams`. */
+  onStream?: StreamHandler | undefined;
+  /** Sends on stream 2 (HTX 1.1 §8). @default {stream 2 is never opened} */
+  controlStream?: ControlStreamHook | undefined;
+  /** Gives the handshake up. */
+  signal?: AbortSignal | undefined;
+}
+
+/**
+ * The server's side of one duplex: handshake, then the connection.
+ *
+ * @throws {HtxError} `HANDSHAKE_FAILED`, whatever went wrong; the duplex is ended or in the decoy's hands
+ */
+export async function acceptDuplex(duplex: Duplex, options: AcceptOptions): Promise<HtxConnection> {
+  const crypto = options.crypto ?? selectCrypto();
+  const io = duplex.io ?? new StreamIo(duplex);
+  const result = await respond(io, {
+    keyPair: options.keyPair,
+    replayGuard: options.replayGuard ?? new ReplayGuard(),
+    postQuantum: options.postQuantum,
+    authorize: options.authorize,
+    channelBinding: options.channelBinding,
+    timeoutMs: options.handshakeTimeoutMs,
+    onFailure: options.onHandshakeFailure,
+    signal: options.signal,
+    crypto,
+  });
+  const rest = io instanceof StreamIo ? concat(result.rest, io.release()) : result.rest;
+  const { onStream } = options;
+  const connection: HtxConnection = new HtxConnection(duplex, {
+    ...options,
+    role: "server",
+    crypto,
+    keys: deriveSessionKeys(result.secrets, crypto),
+    remoteStatic: result.remoteStatic,
+    handshake: { protocol: result.protocol, hybrid: result.hybrid, hash: result.hash },
+    received: rest,
+    onControlStream: undefined,
+    onStream: onStream &&
+      ((stream) =>
+        onStream(stream, {
+          connection,
+          remoteStatic: connection.remoteStatic,
+          remoteAddr: connection.remoteAddr,
+        })),
+  });
+  if (options.controlStream !== undefined) sendControl(connection, options.controlStream);
+  return connection;
+}
+
+/** Options of {@linkcode serveStreams}. */
+export interface ServeStreamsOptions extends Omit<AcceptOptions, "keyPair" | "onStream"> {
+  /** Address to listen on, with TCP. @default {"127.0.0.1"} */
+  hostname?: string | undefined;
+  /** Port to listen on, with TCP; 0 lets the system choose. @default {0} */
+  port?: number | undefined;
+  /** Listens here in place of TCP: any number of carriers, each closed with the server. */
+  listeners?: readonly DuplexListener[] | undefined;
+  /** The static key that clients pin. @default {a fresh one, to be read at `server.publicKey`} */
+  keyPair?: KeyPair | undefined;
+  /** Handshakes under way at once; past it the oldest is dropped (HTX 1.1 §1). @default {1024} */
+  maxHalfOpen?: number | undefined;
+  /** Connections at once; past it new ones are closed before their handshake. @default {4096} */
+  maxConnections?: number | undefined;
+  /** Called once it listens. */
+  onListen?: ((server: HtxServer) => void) | undefined;
+  /** Called with each connection that came through its handshake. */
+  onConnection?: ((connection: HtxConnection) => void) | undefined;
+  /** Told of handshakes that failed and listeners that broke. Never told a secret. @default {nobody is} */
+  onError?: ((error: unknown) => void) | undefined;
+  /** Ends the server at once. */
+  signal?: AbortSignal | undefined;
+}
+
+/** A running server. `await using` shuts it down. */
+export class HtxServer implements AsyncDisposable {
+  /** The key that clients pin: 32 bytes. */
+  readonly publicKey: Bytes;
+  /** Settles when the server has ended and all its connections have. */
+  readonly finished: Promise<void>;
+
+  readonly #options: AcceptOptions;
+  readonly #listeners: readonly DuplexListener[];
+  readonly #maxHalfOpen: number;
+  readonly #maxConnections: number;
+  readonly #onConnection: ServeStreamsOptions["onConnection"];
+  readonly #onError: ServeStreamsOptions["onError"];
+  readonly #halfOpen: Set<AbortController> = new Set();
+  readonly #connections: Set<HtxConnection> = new Set();
+  readonly #tasks: Set<Promise<unknown>> = new Set();
+  readonly #finished: PromiseWithResolvers<void> = Promise.withResolvers();
+  #stopping = false;
+
+  /** Made by {@linkcode serveStreams}. */
+  constructor(handler: StreamHandler, options: ServeStreamsOptions) {
+    const keyPair = options.keyPair ?? KeyPair.generate();
+    this.publicKey = keyPair.publicKey;
+    this.#maxHalfOpen = bound("maxHalfOpen", options.maxHalfOpen ?? 1024);
+    this.#maxConnections = bound("maxConnections", options.maxConnections ?? 4096);
+    this.#onConnection = options.onConnection;
+    this.#onError = options.onError;
+    const { signal, ...accept } = options;
+    this.#options = {
+      ...accept,
+      keyPair,
+      replayGuard: options.replayGuard ?? new ReplayGuard(),
+      onStream: handler,
+    };
+    this.finished = this.#finished.promise;
+    signal?.throwIfAborted();
+    this.#listeners = options.listeners ??
+      [listenTcp({ hostname: options.hostname ?? "127.0.0.1", port: options.port ?? 0 })];
+    for (const listener of this.#listeners) this.#track(this.#acceptAll(listener));
+    if (signal !== undefined) {
+      const onAbort = () => this.abort();
+      signal.addEventListener("abort", onAbort, { once: true });
+      this.finished.then(() => signal.removeEventListener("abort", onAbort));
+    }
+    options.onListen?.(this);
+  }
+
+  /** Where the first listener listens. */
+  get addr(): DuplexAddr {
+    return this.#listeners[0]?.addr ?? { transport: "none" };
+  }
+
+  /** Where all listeners listen. */
+  get addrs(): readonly DuplexAddr[] {
+    return this.#listeners.map((listener) => listener.addr);
+  }
+
+  /** The connections open now. */
+  get connections(): ReadonlySet<HtxConnection> {
+    return this.#connections;
+  }
+
+  /** Handshakes under way. */
+  get halfOpen(): number {
+    return this.#halfOpen.size;
+  }
+
+  /**
+   * Takes a duplex from elsewhere, such as an upgraded WebSocket, as if it had been accepted here. Settles when its
+   * handshake is through; `undefined` where it failed or the server is full or stopping.
+   */
+  async accept(duplex: Duplex): Promise<HtxConnection | undefined> {
+    if (this.#stopping || this.#connections.size >= this.#maxConnections) {
+      endDuplex(duplex);
+      return undefined;
+    }
+    if (this.#halfOpen.size >= this.#maxHalfOpen) {
+      const oldest: AbortController | undefined = this.#halfOpen.values().next().value;
+      if (oldest !== undefined) {
+        this.#halfOpen.delete(oldest);
+        oldest.abort(new HtxError("EXCESSIVE_LOAD", "Handshake was dropped: too many are under way"));
+      }
+    }
+    const controller = new AbortController();
+    this.#halfOpen.add(controller);
+    let connection: HtxConnection;
+    try {
+      connection = await acceptDuplex(duplex, { ...this.#options, signal: controller.signal });
+    } catch (error) {
+      this.#onError?.(error);
+      return undefined;
+    } finally {
+      this.#halfOpen.delete(controller);
+    }
+    if (this.#stopping) {
+      this.#track(connection.close({ code: "GOING_AWAY" }));
+      return undefined;
+    }
+    this.#connections.add(connection);
+    this.#track(connection.closed.catch(() => {}).finally(() => this.#connections.delete(connection)));
+    this.#onConnection?.(connection);
+    return connection;
+  }
+
+  /**
+   * Stops accepting, refuses new streams, lets the open ones finish, then ends each connection (HTX 1.1 §3).
+   * `graceMs` bounds the wait, after which what is left is closed with GOING_AWAY.
+   */
+  async shutdown(options: { graceMs?: number } = {}): Promise<void> {
+    this.#stop();
+    for (const connection of this.#connections) connection.drain().catch(() => {}); // told by `closed`
+    if (options.graceMs === undefined) return await this.finished;
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const late = new Promise<void>((resolve) => timer = setTimeout(resolve, options.graceMs));
+    await Promise.race([this.finished, late]);
+    clearTimeout(timer);
+    for (const connection of this.#connections) this.#track(connection.close({ code: "GOING_AWAY" }));
+    await this.finished;
+  }
+
+  /** Ends everything at once: peers see their connections break. */
+  abort(): void {
+    this.#stop();
+    for (const connection of this.#connections) connection.abort();
+  }
+
+  /** Shuts down, and waits for it. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.shutdown();
+  }
+
+  #stop(): void {
+    if (this.#stopping) return;
+    this.#stopping = true;
+    for (const listener of this.#listeners) listener.close();
+    for (const controller of this.#halfOpen) {
+      controller.abort(new HtxError("GOING_AWAY", "Handshake was dropped: the server is shutting down"));
+    }
+    this.#finishIfDone();
+  }
+
+  async #acceptAll(listener: DuplexListener): Promise<void> {
+    for (;;) {
+      let duplex: Duplex | undefined;
+      try {
+        duplex = await listener.accept();
+      } catch (error) {
+        // Out of file descriptors and the like: others may be served meanwhile, so the loop goes on after a breath.
+        this.#onError?.(error);
+        if (this.#stopping) return;
+        await new Promise((resolve) => setTimeout(resolve, ACCEPT_RETRY_MS));
+        continue;
+      }
+      if (duplex === undefined) return;
+      this.#track(this.accept(duplex));
+    }
+  }
+
+  #track(task: Promise<unknown>): void {
+    this.#tasks.add(task);
+    task.catch((error) => this.#onError?.(error)).finally(() => {
+      this.#tasks.delete(task);
+      this.#finishIfDone();
+    });
+  }
+
+  #finishIfDone(): void {
+    if (this.#stopping && this.#tasks.size === 0) this.#finished.resolve();
+  }
+}
+
+/** How long an accept loop waits after an error of the system's, in ms. */
+const ACCEPT_RETRY_MS = 100;
+
+/**
+ * Serves raw streams: `handler` gets each one that a client opens. For HTTP, see `serve()`.
+ *
+ * @example An echo server, and what it answers
+ * ```ts
+ * import { connect, serveStreams } from "@betanet/htx/transport";
+ * import { assertEquals } from "@std/assert";
+ *
+ * await using server = serveStreams((stream) => stream.readable.pipeTo(stream.writable), { port: 0 });
+ * await using client = await connect(server.addr, { remoteStatic: server.publicKey });
+ * const stream = await client.createBidirectionalStream();
+ * await stream.write(new TextEncoder().encode("hello"), { end: true });
+ * assertEquals(new TextDecoder().decode(await stream.read() ?? undefined), "hello");
+ * ```
+ *
+ * @throws {Deno.errors.AddrInUse} when the port is taken
+ * @throws {RangeError} when a bound is out of its range
+ */
+export function serveStreams(handler: StreamHandler, options: ServeStreamsOptions = {}): HtxServer {
+  return new HtxServer(handler, options);
+}
+
+function bound(name: string, value: number): number {
+  if (!Number.isInteger(value) || value < 1) {
+    throw new RangeError(`Cannot serve: ${name} is ${value}, not 1 or more`);
+  }
+  return value;
+}
+
+function endDuplex(duplex: Duplex): void {
+  if (duplex.io !== undefined) return duplex.io.close();
+  duplex.readable.cancel().catch(() => {}); // the peer may have gone first
+  duplex.writable.abort().catch(() => {});
+  duplex.close?.();
+}
+
+/** Whether a stream is the transition control stream. */
+export function isControlStream(stream: HtxStream): boolean {
+  return stream.id === CONTROL_STREAM_ID;
+}
