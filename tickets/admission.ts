@@ -135,6 +135,8 @@ export class AdmissionCookies {
   #now = 0;
 
   /**
+   * Makes the cookies of one listener.
+   *
    * @throws {TypeError} when there is no key, or the name is no cookie name
    * @throws {RangeError} when a key is shorter than 32 bytes, or a time is not a positive integer
    */

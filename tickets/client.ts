@@ -224,6 +224,8 @@ export class TicketClient {
   readonly #random: (length: number) => Uint8Array;
 
   /**
+   * Makes a client of one site.
+   *
    * @param key the site's ticket key
    * @throws {RangeError} when a part of `key` has a wrong length
    */

@@ -96,7 +96,11 @@ export class KvReplayStore implements ReplayStore, AsyncDisposable {
     return new KvReplayStore(kv, options);
   }
 
-  /** @inheritdoc */
+  /**
+   * Checks and records in one atomic step.
+   *
+   * @throws {HtxError} `STORE_FAILED` when the database cannot be used, `CLOSED` when the store is closed
+   */
   async checkAndRecord(claim: TicketClaim): Promise<ReplayAnswer> {
     this.#requireOpen();
     this.#nowHour = Math.max(this.#nowHour, ticketHour(claim.now));
@@ -130,7 +134,11 @@ export class KvReplayStore implements ReplayStore, AsyncDisposable {
     return answer;
   }
 
-  /** @inheritdoc */
+  /**
+   * A trip that looks and records nothing.
+   *
+   * @throws {HtxError} as {@linkcode checkAndRecord} does
+   */
   async touch(now: number): Promise<void> {
     this.#requireOpen();
     const key = this.#key("spent", ticketHour(now), "");

@@ -31,6 +31,18 @@
  * @module
  */
 
+export type {
+  Aead,
+  Bytes,
+  CloseCodeName,
+  CryptoBackend,
+  DhPrivateKey,
+  Encapsulation,
+  HtxError,
+  HtxErrorCode,
+  HtxErrorOptions,
+  KemPrivateKey,
+} from "../core/mod.ts";
 export * from "./address.ts";
 export * from "./admission.ts";
 export * from "./client.ts";

@@ -71,7 +71,11 @@ export class MemoryRateLimiter implements RateLimiter {
   readonly #fullAt: number[] = [];
   #now = 0;
 
-  /** @throws {RangeError} when an option is not a positive number */
+  /**
+   * Makes an empty one.
+   *
+   * @throws {RangeError} when an option is not a positive number
+   */
   constructor(options: MemoryRateLimiterOptions = {}) {
     const { maxBuckets = DEFAULT_MAX_BUCKETS } = options;
     const { interval, capacity } = tokenBucketTimes(options);
@@ -88,7 +92,7 @@ export class MemoryRateLimiter implements RateLimiter {
     return this.#names.length;
   }
 
-  /** @inheritdoc */
+  /** Takes a token out of a bucket; whether there was one. */
   take(bucket: string, now: number): boolean {
     this.#now = Math.max(this.#now, now);
     const position = this.#positions.get(bucket);

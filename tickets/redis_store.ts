@@ -185,7 +185,11 @@ export class RedisTicketStore implements ReplayStore, RateLimiter, AsyncDisposab
     return store;
   }
 
-  /** @inheritdoc */
+  /**
+   * Checks and records in one atomic step.
+   *
+   * @throws {HtxError} `STORE_FAILED` when the database cannot be used, `CLOSED` when the store is closed
+   */
   async checkAndRecord(claim: TicketClaim): Promise<ReplayAnswer> {
     this.#nowHour = Math.max(this.#nowHour, ticketHour(claim.now));
     if (isForgotten(claim.hour, this.#nowHour)) {
@@ -214,12 +218,20 @@ export class RedisTicketStore implements ReplayStore, RateLimiter, AsyncDisposab
     }
   }
 
-  /** @inheritdoc */
+  /**
+   * A trip that records nothing and charges `bucket`, if given.
+   *
+   * @throws {HtxError} as {@linkcode checkAndRecord} does
+   */
   async touch(now: number, bucket?: string): Promise<void> {
     await this.#run(bucket, now, undefined);
   }
 
-  /** @inheritdoc */
+  /**
+   * Takes a token out of a shared bucket; whether there was one.
+   *
+   * @throws {HtxError} as {@linkcode checkAndRecord} does
+   */
   async take(bucket: string, now: number): Promise<boolean> {
     return await this.#run(bucket, now, undefined) === FRESH;
   }

@@ -86,7 +86,11 @@ export class MemoryReplayStore implements ReplayStore {
   #nowHour = 0;
   #size = 0;
 
-  /** @throws {RangeError} when the capacity is not a positive integer */
+  /**
+   * Makes an empty one.
+   *
+   * @throws {RangeError} when the capacity is not a positive integer
+   */
   constructor(options: MemoryReplayStoreOptions = {}) {
     const { capacity = DEFAULT_REPLAY_CAPACITY } = options;
     requireCapacity(capacity);
@@ -98,7 +102,7 @@ export class MemoryReplayStore implements ReplayStore {
     return this.#size;
   }
 
-  /** @inheritdoc */
+  /** Checks and records in one step. */
   checkAndRecord(claim: TicketClaim): ReplayAnswer {
     this.#advance(claim.now);
     if (isForgotten(claim.hour, this.#nowHour)) return "stale";

@@ -192,6 +192,8 @@ export class TicketVerifier {
   #anyKey: LiveKey;
 
   /**
+   * Makes a verifier of its own stores, or of those given.
+   *
    * @throws {TypeError} when there is no key, or two have one id
    * @throws {RangeError} when a part of a key has a wrong length
    */
