@@ -192,8 +192,11 @@ export interface PreparedInitiator {
    * @throws {TypeError} when it ran before, or was discarded
    */
   run(io: ByteIo): Promise<HandshakeResult>;
-  /** Overwrites the ephemeral keys of a handshake that is not going to run. Idempotent. */
-  discard(): void;
+  /**
+   * Overwrites the ephemeral keys of a handshake that is not going to run; resolves when nothing of it is under way
+   * any more. Idempotent, never rejects; without effect once it runs.
+   */
+  discard(): Promise<void>;
 }
 
 /**
@@ -276,10 +279,10 @@ export function prepareInitiator(options: InitiateOptions): PreparedInitiator {
 
   return {
     run,
-    discard: () => {
-      if (used) return;
+    discard: async () => {
+      if (!used) state.wipe();
       used = true;
-      state.wipe();
+      await message1.catch(() => {});
     },
   };
 }

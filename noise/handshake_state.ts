@@ -225,40 +225,48 @@ export class HandshakeState {
     if (tokens.includes("ekem1")) {
       encapsulation = quiet(this.#crypto.mlKem768Encapsulate(this.#re1!, kemMessageForTestingOnly));
     }
-    const parts: Bytes[] = [];
-    for (const token of tokens) {
-      switch (token) {
-        case "e":
-          this.#e = this.#crypto.x25519(ephemeralForTestingOnly);
-          this.#symmetric.mixHash(this.#e.publicKey);
-          parts.push(this.#e.publicKey);
-          break;
-        case "s":
-          parts.push(this.#symmetric.encryptAndHash(this.#s!.publicKey));
-          break;
-        case "e1": // Noise HFS §2: "e1: … appends EncryptAndHash(e1.public_key)"
-          this.#kem = await kemKey!;
-          parts.push(this.#symmetric.encryptAndHash(this.#kem.publicKey));
-          break;
-        case "ekem1": { // … "EncryptAndHash(ciphertext), then MixKey(kem_output)"
-          const made = await encapsulation!;
-          if (made === undefined) throw new Refusal("the KEM key fails its modulus check");
-          parts.push(this.#symmetric.encryptAndHash(made.ciphertext));
-          this.#symmetric.mixKey(made.sharedSecret);
-          made.sharedSecret.fill(0);
-          break;
+    try {
+      const parts: Bytes[] = [];
+      for (const token of tokens) {
+        switch (token) {
+          case "e":
+            this.#e = this.#crypto.x25519(ephemeralForTestingOnly);
+            this.#symmetric.mixHash(this.#e.publicKey);
+            parts.push(this.#e.publicKey);
+            break;
+          case "s":
+            parts.push(this.#symmetric.encryptAndHash(this.#s!.publicKey));
+            break;
+          case "e1": // Noise HFS §2: "e1: … appends EncryptAndHash(e1.public_key)"
+            this.#kem = await kemKey!;
+            parts.push(this.#symmetric.encryptAndHash(this.#kem.publicKey));
+            break;
+          case "ekem1": { // … "EncryptAndHash(ciphertext), then MixKey(kem_output)"
+            const made = await encapsulation!;
+            if (made === undefined) throw new Refusal("the KEM key fails its modulus check");
+            parts.push(this.#symmetric.encryptAndHash(made.ciphertext));
+            this.#symmetric.mixKey(made.sharedSecret);
+            made.sharedSecret.fill(0);
+            break;
+          }
+          default:
+            this.#mixDh(token);
         }
-        default:
-          this.#mixDh(token);
       }
+      parts.push(this.#symmetric.encryptAndHash(payload));
+      const message = concat(...parts);
+      if (message.length > MAX_MESSAGE_LENGTH) throw new Refusal("the message is too long");
+      return message;
+    } catch (cause) {
+      // Nothing goes on behind the back of a caller who was told of a failure.
+      (await kemKey?.catch(() => undefined))?.wipe();
+      (await encapsulation?.catch(() => undefined))?.sharedSecret.fill(0);
+      throw cause;
     }
-    parts.push(this.#symmetric.encryptAndHash(payload));
-    const message = concat(...parts);
-    if (message.length > MAX_MESSAGE_LENGTH) throw new Refusal("the message is too long");
-    return message;
   }
 
   async #read(tokens: readonly NoiseToken[], message: Uint8Array): Promise<Bytes> {
+    if (message.length > MAX_MESSAGE_LENGTH) throw new Refusal("the message is too long");
     let at = 0;
     const take = (length: number): Uint8Array => {
       if (message.length - at < length) throw new Refusal("the message is too short");
