@@ -1,5 +1,16 @@
 // What this room uses of core, in one place.
-export { concat, copyOf, fromHex, fromUtf8, timingSafeEqual, toHex, u64be, utf8 } from "../core/bytes.ts";
-export { ed25519PublicKey, ed25519Sign, ed25519Verify, selectCrypto } from "../core/crypto.ts";
-export type { Bytes } from "../core/crypto.ts";
-export { HtxError } from "../core/errors.ts";
+export {
+  concat,
+  copyOf,
+  ed25519Sign,
+  ed25519Verify,
+  fromHex,
+  fromUtf8,
+  HtxError,
+  selectCrypto,
+  timingSafeEqual,
+  toHex,
+  u64be,
+  utf8,
+} from "../core/mod.ts";
+export type { Bytes } from "../core/mod.ts";

@@ -1,0 +1,335 @@
+/**
+ * How a node finds its first peers, and how those who answer protect themselves.
+ *
+ * This module is browser compatible.
+ *
+ * @module
+ */
+
+import { networkOf } from "./_address.ts";
+import { selectCrypto, utf8 } from "./_core.ts";
+import type { Bytes } from "./_core.ts";
+import { checkBytes } from "./_malformed.ts";
+import { POW_MIN_BITS } from "./pow.ts";
+
+/** "64 rendezvous ids per day." */
+export const RENDEZVOUS_IDS_PER_DAY = 64;
+/** "Adapted … over a sliding window of 10 minutes", in seconds. */
+export const DIFFICULTY_WINDOW_SECONDS = 600;
+/** "Adapted once a minute", in seconds. */
+export const DIFFICULTY_STEP_SECONDS = 60;
+/** "One bit more when accepted requests passed 95 % of the configured capacity …" */
+export const DIFFICULTY_BUSY_PERCENT = 95;
+/** "… in more than 5 % of the window's seconds." */
+export const DIFFICULTY_BUSY_SECONDS_PERCENT = 5;
+/** "One bit less (never below 22) when they stayed under 50 % throughout." */
+export const DIFFICULTY_IDLE_PERCENT = 50;
+/** "Buckets per IPv4 /24, IPv6 /56 and AS; none above 5 % of the responder's capacity." */
+export const BUCKET_PERCENT = 5;
+/** "Methods are tried in order until 5 peers answer." */
+export const BOOTSTRAP_PEERS = 5;
+
+const SECONDS_PER_DAY = 86_400;
+const SEED_CONTEXT = /* @__PURE__ */ utf8("bn-seed");
+const DIFFICULTY_MAX_BITS = 255;
+const METHOD_TIMEOUT_MS = 10_000;
+
+/** "epochDay = floor(unix / 86400), UTC." */
+export function epochDay(unixSeconds: number): number {
+  return Math.floor(unixSeconds / SECONDS_PER_DAY);
+}
+
+/**
+ * "64 rendezvous ids per day: `SHA-256("bn-seed" ‖ BeaconSet(epochDay) ‖ i)`, i as uint8 0..63."
+ *
+ * @param beaconSet the 32 bytes of the day's beacons
+ * @throws {TypeError} when they are not 32 bytes
+ */
+export function rendezvousIds(beaconSet: Uint8Array): Bytes[] {
+  checkBytes(beaconSet, 32, "beacon set");
+  const crypto = selectCrypto();
+  return Array.from(
+    { length: RENDEZVOUS_IDS_PER_DAY },
+    (_, i) => crypto.sha256(SEED_CONTEXT, beaconSet, Uint8Array.of(i)),
+  );
+}
+
+/**
+ * How much work a responder asks for. Told of each accepted request, it counts them by the second and looks back ten
+ * minutes once a minute. Seconds before its start count as idle. Time that goes back counts as the latest seen.
+ */
+export class DifficultyController {
+  readonly #capacity: number;
+  readonly #counts = new Uint32Array(DIFFICULTY_WINDOW_SECONDS);
+  #second: number;
+  #nextStep: number;
+  #bits: number;
+
+  /**
+   * @param capacity accepted requests per second that the responder is meant for
+   * @param startSeconds the time, in Unix seconds
+   * @throws {RangeError} when the capacity is not above 0, or the bits are below 22
+   */
+  constructor(capacity: number, startSeconds: number, options: { bits?: number } = {}) {
+    const { bits = POW_MIN_BITS } = options;
+    if (!(capacity > 0 && Number.isFinite(capacity))) {
+      throw new RangeError(`Cannot control difficulty: the capacity is ${capacity}`);
+    }
+    if (!Number.isInteger(bits) || bits < POW_MIN_BITS || bits > DIFFICULTY_MAX_BITS) {
+      throw new RangeError(
+        `Cannot control difficulty: ${bits} bits, not ${POW_MIN_BITS} to ${DIFFICULTY_MAX_BITS}`,
+      );
+    }
+    this.#capacity = capacity;
+    this.#second = Math.floor(startSeconds);
+    this.#nextStep = this.#second + DIFFICULTY_STEP_SECONDS;
+    this.#bits = bits;
+  }
+
+  /** Bits to ask for now. */
+  bits(unixSeconds: number): number {
+    this.#advance(unixSeconds);
+    return this.#bits;
+  }
+
+  /** Counts one accepted request. */
+  accepted(unixSeconds: number): void {
+    this.#advance(unixSeconds);
+    this.#counts[slot(this.#second)]!++;
+  }
+
+  #advance(unixSeconds: number): void {
+    const to = Math.floor(unixSeconds);
+    while (this.#second < to) {
+      // Past a whole window of silence there is nothing left to look back at but the steps down.
+      const idleFor = to - this.#second;
+      if (idleFor > 2 * DIFFICULTY_WINDOW_SECONDS && this.#counts.every((count) => count === 0)) {
+        const steps = Math.floor((to - this.#nextStep) / DIFFICULTY_STEP_SECONDS) + 1;
+        this.#bits = Math.max(POW_MIN_BITS, this.#bits - steps);
+        this.#nextStep += steps * DIFFICULTY_STEP_SECONDS;
+        this.#second = to;
+        return;
+      }
+      this.#second++;
+      // The step at second t looks at the seconds t - 600 .. t - 1, before the slot of t - 600 is used again.
+      if (this.#second === this.#nextStep) {
+        this.#step();
+        this.#nextStep += DIFFICULTY_STEP_SECONDS;
+      }
+      this.#counts[slot(this.#second)] = 0;
+    }
+  }
+
+  #step(): void {
+    let busy = 0;
+    let idle = true;
+    for (const count of this.#counts) {
+      if (count * 100 > this.#capacity * DIFFICULTY_BUSY_PERCENT) busy++;
+      if (count * 100 >= this.#capacity * DIFFICULTY_IDLE_PERCENT) idle = false;
+    }
+    if (busy * 100 > DIFFICULTY_WINDOW_SECONDS * DIFFICULTY_BUSY_SECONDS_PERCENT) {
+      this.#bits = Math.min(DIFFICULTY_MAX_BITS, this.#bits + 1);
+    } else if (idle) this.#bits = Math.max(POW_MIN_BITS, this.#bits - 1);
+  }
+}
+
+function slot(second: number): number {
+  return ((second % DIFFICULTY_WINDOW_SECONDS) + DIFFICULTY_WINDOW_SECONDS) % DIFFICULTY_WINDOW_SECONDS;
+}
+
+/** What {@linkcode BootstrapLimiter.accept} says. */
+export type BootstrapVerdict =
+  | { readonly ok: true }
+  | { readonly ok: false; readonly reason: "capacity" | "ipv4-prefix" | "ipv6-prefix" | "as" };
+
+/**
+ * Admits requests to a responder: its capacity in all, and a twentieth of it from one network or one AS.
+ *
+ * Counted by the second; where a twentieth of the capacity is below one request, by the smallest number of whole
+ * seconds in which it is one. Only what is admitted is remembered, and only for that time, so that no flood of
+ * addresses costs memory.
+ */
+export class BootstrapLimiter {
+  readonly #windowSeconds: number;
+  readonly #most: number;
+  readonly #mostPerBucket: number;
+  readonly #buckets = new Map<string, number>();
+  #window = -Infinity;
+  #total = 0;
+
+  /**
+   * @param capacity requests per second that the responder takes
+   * @throws {RangeError} when it is not above 0
+   */
+  constructor(capacity: number) {
+    if (!(capacity > 0 && Number.isFinite(capacity))) {
+      throw new RangeError(`Cannot limit bootstrap: the capacity is ${capacity}`);
+    }
+    this.#windowSeconds = Math.max(1, Math.ceil(100 / (BUCKET_PERCENT * capacity)));
+    this.#most = Math.floor(capacity * this.#windowSeconds);
+    this.#mostPerBucket = Math.floor(capacity * this.#windowSeconds * BUCKET_PERCENT / 100);
+  }
+
+  /** Buckets in use. */
+  get size(): number {
+    return this.#buckets.size;
+  }
+
+  /**
+   * Admits a request or says whose share is used up.
+   *
+   * @param from text of the IP address, and the number of its AS where it is known
+   * @throws {HtxError} `MALFORMED`, field `address`
+   */
+  accept(from: { address: string; as?: number | bigint }, unixSeconds: number): BootstrapVerdict {
+    const network = networkOf(from.address);
+    const window = Math.floor(unixSeconds / this.#windowSeconds);
+    if (window > this.#window) {
+      this.#window = window;
+      this.#total = 0;
+      this.#buckets.clear();
+    }
+    if (this.#total >= this.#most) return { ok: false, reason: "capacity" };
+    const networkKey = `${network.kind} ${network.key}`;
+    const asKey = from.as === undefined ? undefined : `as ${from.as}`;
+    const inNetwork = this.#buckets.get(networkKey) ?? 0;
+    if (inNetwork >= this.#mostPerBucket) return { ok: false, reason: `${network.kind}-prefix` };
+    const inAs = asKey === undefined ? 0 : this.#buckets.get(asKey) ?? 0;
+    if (inAs >= this.#mostPerBucket) return { ok: false, reason: "as" };
+    this.#total++;
+    this.#buckets.set(networkKey, inNetwork + 1);
+    if (asKey !== undefined) this.#buckets.set(asKey, inAs + 1);
+    return { ok: true };
+  }
+}
+
+/** The ways to find peers, in the order in which they are tried. */
+export const BOOTSTRAP_METHODS = [
+  "rendezvous-dht",
+  "mdns",
+  "bluetooth-le",
+  "onion-list",
+  "dns-list",
+] as const;
+/** "mDNS `_betanet._udp`." */
+export const MDNS_SERVICE = "_betanet._udp";
+
+/** A way to find peers. */
+export type BootstrapMethodName = typeof BOOTSTRAP_METHODS[number];
+
+/** A peer that answered. */
+export interface BootstrapPeer {
+  /** Its peer id or other unique name: the same peer found twice counts once. */
+  readonly id: string;
+  /** Where it answered. */
+  readonly addresses: readonly string[];
+}
+
+/** A way to find peers, as the caller supplies it. */
+export interface BootstrapMethod {
+  /** Which of them it is. */
+  readonly name: BootstrapMethodName;
+  /** Peers as they answer; ends when there are no more. Stops when the signal aborts. */
+  discover(options: { signal: AbortSignal; want: number }): AsyncIterable<BootstrapPeer>;
+}
+
+/** What one method gave. */
+export interface BootstrapAttempt {
+  /** Which. */
+  readonly method: BootstrapMethodName;
+  /** New peers that it found. */
+  readonly found: number;
+  /** How it ended: with enough peers, with no more to give, by an error, or by the time limit. */
+  readonly end: "enough" | "exhausted" | "failed" | "timeout";
+  /** The error, if it failed. */
+  readonly error?: unknown;
+}
+
+/** What {@linkcode bootstrap} says. */
+export type BootstrapResult =
+  & { readonly peers: readonly BootstrapPeer[]; readonly attempts: readonly BootstrapAttempt[] }
+  & ({ readonly ok: true } | { readonly ok: false; readonly reason: "too-few-peers" });
+
+/** Settings of {@linkcode bootstrap}. */
+export interface BootstrapOptions {
+  /** Peers that are enough. @default {5} */
+  want?: number;
+  /** Most time for one method, in ms. @default {10000} */
+  methodTimeoutMs?: number;
+  /** Ends the search. */
+  signal?: AbortSignal;
+}
+
+/**
+ * "Methods are tried in order (rendezvous DHT, mDNS `_betanet._udp`, Bluetooth LE, onion list, DNS list) until 5 peers
+ * answer; each method is an interface that the caller supplies." Methods that are not supplied are left out; several
+ * of one kind keep their order. A method that fails or hangs is reported and the next one tried.
+ *
+ * @throws the signal's reason when it aborts
+ */
+export async function bootstrap(
+  methods: readonly BootstrapMethod[],
+  options: BootstrapOptions = {},
+): Promise<BootstrapResult> {
+  const { want = BOOTSTRAP_PEERS, methodTimeoutMs = METHOD_TIMEOUT_MS, signal } = options;
+  if (!Number.isInteger(want) || want < 1) throw new RangeError(`Cannot bootstrap: want is ${want}`);
+  for (const { name } of methods) {
+    if (!BOOTSTRAP_METHODS.includes(name)) {
+      throw new TypeError(`Cannot bootstrap: no method is named ${name}`);
+    }
+  }
+  const peers = new Map<string, BootstrapPeer>();
+  const attempts: BootstrapAttempt[] = [];
+  const ordered = methods.toSorted((a, b) =>
+    BOOTSTRAP_METHODS.indexOf(a.name) - BOOTSTRAP_METHODS.indexOf(b.name)
+  );
+  for (const method of ordered) {
+    signal?.throwIfAborted();
+    const before = peers.size;
+    const attempt = await tryMethod(method, peers, want, methodTimeoutMs, signal);
+    signal?.throwIfAborted();
+    attempts.push({ method: method.name, found: peers.size - before, ...attempt });
+    if (peers.size >= want) return { ok: true, peers: [...peers.values()], attempts };
+  }
+  return { ok: false, reason: "too-few-peers", peers: [...peers.values()], attempts };
+}
+
+async function tryMethod(
+  method: BootstrapMethod,
+  peers: Map<string, BootstrapPeer>,
+  want: number,
+  timeoutMs: number,
+  outer: AbortSignal | undefined,
+): Promise<Pick<BootstrapAttempt, "end" | "error">> {
+  const stop = new AbortController();
+  const { promise: stopped, resolve } = Promise.withResolvers<"stopped">();
+  stop.signal.addEventListener("abort", () => resolve("stopped"), { once: true });
+  const onOuter = () => stop.abort(outer?.reason);
+  outer?.addEventListener("abort", onOuter, { once: true });
+  const timer = setTimeout(
+    () => stop.abort(new DOMException("The method took too long", "TimeoutError")),
+    timeoutMs,
+  );
+  try {
+    const found = method.discover({ signal: stop.signal, want: want - peers.size })[Symbol.asyncIterator]();
+    while (peers.size < want) {
+      const pending = found.next();
+      const next = await Promise.race([pending, stopped]);
+      if (next === "stopped") {
+        pending.catch(() => {}); // it was told by its signal; what it still has to say is not waited for
+        return { end: "timeout" };
+      }
+      if (next.done) return { end: "exhausted" };
+      if (!peers.has(next.value.id)) peers.set(next.value.id, next.value);
+    }
+    // It is told to end, and not waited for.
+    stop.abort();
+    found.return?.().catch(() => {});
+    return { end: "enough" };
+  } catch (error) {
+    return { end: "failed", error };
+  } finally {
+    clearTimeout(timer);
+    outer?.removeEventListener("abort", onOuter);
+  }
+}
