@@ -30,30 +30,42 @@ import {
 const INDETERMINATE_REQUEST = 2;
 const INDETERMINATE_RESPONSE = 3;
 
-/** Where a message is put together; every public function starts at 0 and copies its result out. */
-let scratch: Bytes | undefined;
+/**
+ * Where messages are put together, one behind the other: what is being written is `slab[from..at]`. A message that
+ * has been taken is never written over, so that it may be handed out without a copy.
+ */
+let slab: Bytes | undefined;
+let from = 0;
 let at = 0;
 
+const SLAB_BYTES = 16_384;
+
+/** Room for `length` more bytes at `at`. */
 function reserve(length: number): Bytes {
-  scratch ??= new Uint8Array(8192);
-  if (at + length > scratch.length) {
-    const larger = new Uint8Array(2 * (at + length));
-    larger.set(scratch.subarray(0, at));
-    scratch = larger;
-  }
-  return scratch;
+  if (slab !== undefined && at + length <= slab.length) return slab;
+  const begun = at - from;
+  const next = new Uint8Array(Math.max(SLAB_BYTES, 2 * (begun + length)));
+  if (slab !== undefined) next.set(slab.subarray(from, at));
+  slab = next;
+  from = 0;
+  at = begun;
+  return slab;
 }
 
+function begin(): void {
+  at = from;
+}
+
+/** What was written, as a view of memory that other messages share. */
 function take(): Bytes {
-  const out = (scratch ??= new Uint8Array(8192)).slice(0, at);
-  at = 0;
-  // One huge message does not make the scratch space huge for ever.
-  if (scratch.length > 262_144) scratch = undefined;
+  const out = reserve(0).subarray(from, at);
+  from = at;
   return out;
 }
 
 function putVarint(value: number): void {
-  at += writeVarint(value, reserve(8), at);
+  const into = reserve(8); // first: it may move `at`
+  at += writeVarint(value, into, at);
 }
 
 function putAscii(text: string): void {
@@ -244,10 +256,31 @@ export interface HttpMessageRest {
   trailers?: readonly HttpField[];
 }
 
-function finish(rest: HttpMessageRest): Bytes {
+function finish(rest: HttpMessageRest & { announce?: number }): Bytes {
+  if (rest.announce !== undefined) putVarint(rest.announce);
   if (rest.content !== undefined) putChunk(rest.content);
   if (rest.content !== undefined || rest.trailers !== undefined) putEnd(rest.trailers);
   return take();
+}
+
+/** Which head, as the functions below take it. */
+export type AnyHead =
+  | { readonly request: HttpRequestHead }
+  | { readonly response: HttpResponseHead; readonly continued: boolean };
+
+/**
+ * {@linkcode encodeHttpRequest} and {@linkcode encodeHttpResponse} as a view of shared memory, to be written at once.
+ * `announce` is the length of a first chunk whose bytes are written by the caller.
+ */
+export function encodeShared(head: AnyHead, rest: HttpMessageRest & { announce?: number }): Bytes {
+  begin();
+  if ("request" in head) {
+    putRequestHead(head.request);
+  } else {
+    if (!head.continued) reserve(1)[at++] = INDETERMINATE_RESPONSE;
+    putResponseHead(head.response);
+  }
+  return finish(rest);
 }
 
 /**
@@ -269,9 +302,7 @@ function finish(rest: HttpMessageRest): Bytes {
  * ```
  */
 export function encodeHttpRequest(head: HttpRequestHead, rest: HttpMessageRest = {}): Bytes {
-  at = 0;
-  putRequestHead(head);
-  return finish(rest);
+  return encodeShared({ request: head }, rest).slice();
 }
 
 /**
@@ -287,31 +318,28 @@ export function encodeHttpResponse(
     continued?: boolean;
   } = {},
 ): Bytes {
-  at = 0;
-  if (!rest.continued) reserve(1)[at++] = INDETERMINATE_RESPONSE;
-  putResponseHead(head);
-  return finish(rest);
+  return encodeShared({ response: head, continued: rest.continued ?? false }, rest).slice();
 }
 
 /** The length that goes before a chunk of `length` bytes, which is at least 1. */
 export function encodeHttpChunkHeader(length: number): Bytes {
   if (length === 0) throw new RangeError("Cannot encode chunk: an empty one would end the content");
-  at = 0;
+  begin();
   putVarint(length);
-  return take();
+  return take().slice();
 }
 
 /** A whole chunk, copied behind its length; nothing for no data. */
 export function encodeHttpChunk(data: Uint8Array): Bytes {
-  at = 0;
+  begin();
   reserve(varintLength(data.length) + data.length);
   putChunk(data);
-  return take();
+  return take().slice();
 }
 
 /** What ends the content and the message: two terminators, with the trailer lines between them. */
 export function encodeHttpEnd(trailers?: readonly HttpField[]): Bytes {
-  at = 0;
+  begin();
   putEnd(trailers);
-  return take();
+  return take().slice();
 }
