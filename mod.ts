@@ -1,0 +1,24 @@
+/**
+ * HTX 1.1, the cover transport of Betanet: application traffic through an encrypted, multiplexed tunnel.
+ *
+ * This module is everything at once; a program that wants one part imports its folder, such as
+ * `@betanet/htx/transport`, and loads no more.
+ *
+ * @example An application behind the tunnel, and a client of it
+ * ```ts
+ * import { connect, serve } from "@betanet/htx";
+ * import { assertEquals } from "@std/assert";
+ *
+ * await using server = serve((request) => new Response(`hello, ${new URL(request.url).pathname.slice(1)}`));
+ * await using client = await connect(server.addr, { remoteStatic: server.publicKey });
+ * assertEquals(await (await client.fetch("/world")).text(), "hello, world");
+ * ```
+ *
+ * @module
+ */
+
+export * from "./core/mod.ts";
+export * from "./noise/mod.ts";
+export * from "./tickets/mod.ts";
+export * from "./transport/mod.ts";
+export * as overlay from "./overlay/mod.ts";
