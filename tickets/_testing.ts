@@ -1,5 +1,7 @@
 /** What several tests of this folder share. */
 
+import v8 from "node:v8";
+import vm from "node:vm";
 import { type Bytes, fromHex, selectCrypto, utf8 } from "../core/mod.ts";
 import vector from "./testdata/ticket.json" with { type: "json" };
 
@@ -48,4 +50,16 @@ export function seededRandom(seed: string): (length: number) => Bytes {
     }
     return out;
   };
+}
+
+let collect: (() => void) | undefined;
+
+/** Bytes of the heap that are in use, garbage left out. */
+export function usedHeap(): number {
+  if (collect === undefined) {
+    v8.setFlagsFromString("--expose-gc");
+    collect = vm.runInNewContext("gc") as () => void;
+  }
+  collect();
+  return Deno.memoryUsage().heapUsed;
 }
