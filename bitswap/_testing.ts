@@ -16,3 +16,101 @@ export function longRun(): boolean {
   return Deno.permissions.querySync({ name: "env", variable: "HTX_LONG" }).state === "granted" &&
     Deno.env.get("HTX_LONG") === "1";
 }
+
+import type { BitswapPeer, BitswapStream } from "./peer.ts";
+import { HtxError } from "./_core.ts";
+
+/** Longest chunk that a read gives: what an HTX frame holds. */
+const CHUNK = 65_535;
+/** Bytes that may wait in one direction before writes do. */
+const ROOM = 1 << 20;
+
+class Pipe {
+  #chunks: Uint8Array[] = [];
+  #bytes = 0;
+  #ended = false;
+  #error: HtxError | undefined;
+  #wake = Promise.withResolvers<void>();
+
+  #notify(): void {
+    this.#wake.resolve();
+    this.#wake = Promise.withResolvers<void>();
+  }
+
+  async read(): Promise<Uint8Array | null> {
+    for (;;) {
+      if (this.#error) throw this.#error;
+      const chunk = this.#chunks.shift();
+      if (chunk) {
+        this.#bytes -= chunk.length;
+        this.#notify();
+        return chunk;
+      }
+      if (this.#ended) return null;
+      await this.#wake.promise;
+    }
+  }
+
+  async write(data: Uint8Array): Promise<void> {
+    if (this.#error) throw this.#error;
+    for (let at = 0; at < data.length; at += CHUNK) this.#chunks.push(data.slice(at, at + CHUNK));
+    this.#bytes += data.length;
+    this.#notify();
+    while (this.#bytes > ROOM && !this.#error) await this.#wake.promise;
+    if (this.#error) throw this.#error;
+  }
+
+  end(): void {
+    this.#ended = true;
+    this.#notify();
+  }
+
+  fail(error: HtxError): void {
+    this.#error ??= error;
+    this.#notify();
+  }
+}
+
+/** Two ends of a stream in memory, with back-pressure and resets. */
+export function streamPair(): [BitswapStream, BitswapStream] {
+  const there = new Pipe();
+  const back = new Pipe();
+  const end = (input: Pipe, output: Pipe): BitswapStream => ({
+    read: () => input.read(),
+    write: (data) => output.write(data),
+    closeWrite: () => Promise.resolve(output.end()),
+    reset: (code = "CANCELLED") => {
+      input.fail(new HtxError(code, "Stream was reset"));
+      output.fail(new HtxError(code, "Stream was reset", { remote: true }));
+    },
+  });
+  return [end(back, there), end(there, back)];
+}
+
+/** A peer whose streams are handled in this process. */
+export function memoryPeer(id: string, handle: (stream: BitswapStream) => unknown): BitswapPeer {
+  return {
+    id,
+    openStream(signal) {
+      signal.throwIfAborted();
+      const [mine, theirs] = streamPair();
+      handle(theirs);
+      return Promise.resolve(mine);
+    },
+  };
+}
+
+/** Blocks that differ, of any size; the same for the same seed. */
+export function testBlocks(count: number, length: number, seed = 0): Uint8Array[] {
+  const base = new Uint8Array(length);
+  let state = seed + 1;
+  for (let i = 0; i < length; i++) {
+    state = Math.imul(state, 1_664_525) + 1_013_904_223 | 0;
+    base[i] = state >>> 24;
+  }
+  return Array.from({ length: count }, (_, i) => {
+    const block = base.slice();
+    new DataView(block.buffer).setUint32(0, i);
+    return block;
+  });
+}

@@ -74,6 +74,9 @@ let adopt: (store: MemoryBlockstore, cid: CID, pieces: readonly Uint8Array[]) =>
 /** The pieces of a block as they are stored, for reading only. */
 let peek: (store: MemoryBlockstore, cid: CID) => readonly Uint8Array[] | undefined;
 
+/** Whether a store is a memory store and nothing more. */
+let isPlainMemory: (store: Blockstore) => store is MemoryBlockstore;
+
 /**
  * Blocks in memory, within a bound of bytes. Blocks that are put are copied, so that later changes of the
  * caller's array do not reach the store.
@@ -133,6 +136,9 @@ export class MemoryBlockstore implements Blockstore {
         pieces.map((piece) => 2 * piece.length < piece.buffer.byteLength ? piece.slice() : piece),
       );
     peek = (store, cid) => store.#use(cid);
+    // A subclass or a proxy may do more in its methods than we would do past them.
+    isPlainMemory = (store): store is MemoryBlockstore =>
+      #blocks in store && Object.getPrototypeOf(store) === MemoryBlockstore.prototype;
   }
 
   #set(cid: CID, pieces: readonly Uint8Array[]): CID {
@@ -289,7 +295,7 @@ export class VerifiedBlockstore implements Blockstore {
   constructor(inner: Blockstore = new MemoryBlockstore(), options: VerifiedBlockstoreOptions = {}) {
     const { maxBlockLength = MAX_BLOCK_LENGTH, onCorrupt } = options;
     this.#inner = inner;
-    this.#memory = inner instanceof MemoryBlockstore ? inner : undefined;
+    this.#memory = isPlainMemory(inner) ? inner : undefined;
     this.#maxBlockLength = maxBlockLength;
     this.#onCorrupt = onCorrupt;
   }

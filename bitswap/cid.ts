@@ -152,6 +152,29 @@ export function multihashKey(multihash: Uint8Array): string {
   return multihash.length <= 256 ? String.fromCharCode(...multihash) : toHex(multihash);
 }
 
+/**
+ * {@linkcode blockKey} of a binary CID as it stands in a message; `undefined` when it is none, or is named by a
+ * hash that is not trusted.
+ */
+export function binaryCidKey(cid: Uint8Array): string | undefined {
+  // What nearly every want and presence holds: version 1, a codec of one byte, sha2-256.
+  if (cid.length === 2 + MULTIHASH_LENGTH && cid[0] === 1 && cid[1]! < 0x80) {
+    return sha256Key(cid.subarray(2));
+  }
+  if (cid.length === MULTIHASH_LENGTH) return sha256Key(cid);
+  try {
+    return isTrustedCid(parseCid(cid)) ? multihashKey(parseCid(cid).multihash.bytes) : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+function sha256Key(multihash: Uint8Array): string | undefined {
+  return multihash[0] === SHA2_256_CODE && multihash[1] === SHA2_256_LENGTH
+    ? multihashKey(multihash)
+    : undefined;
+}
+
 /** The {@linkcode blockKey} that a block with this sha2-256 digest has. */
 export function digestKey(digest: Uint8Array): string {
   return SHA2_256_KEY_PREFIX + String.fromCharCode(...digest);

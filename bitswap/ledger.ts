@@ -1,0 +1,144 @@
+/**
+ * What a server keeps of each peer: counters, and how much it may still have. No network here.
+ *
+ * This module is browser compatible.
+ *
+ * @module
+ */
+
+/** What was exchanged with one peer. */
+export interface Ledger {
+  /** Name of the peer. */
+  readonly peer: string;
+  /** Blocks sent. */
+  readonly blocksSent: number;
+  /** Bytes of those blocks. */
+  readonly bytesSent: number;
+  /** Presences `have` sent. */
+  readonly haves: number;
+  /** Presences `dont-have` sent. */
+  readonly dontHaves: number;
+  /** Messages received. */
+  readonly messages: number;
+  /** Wants refused for a limit. */
+  readonly refused: number;
+  /** Wants open now, over all streams. */
+  readonly wants: number;
+  /** Streams open now. */
+  readonly streams: number;
+}
+
+/** A {@linkcode Ledger} while it is written. */
+export interface LedgerEntry extends Ledger {
+  blocksSent: number;
+  bytesSent: number;
+  haves: number;
+  dontHaves: number;
+  messages: number;
+  refused: number;
+  wants: number;
+  streams: number;
+  /** Bytes sent since `windowStart`. */
+  windowBytes: number;
+  /** When the window of the served-bytes limit began, in ms. */
+  windowStart: number;
+}
+
+/** Options of {@linkcode LedgerBook}. */
+export interface LedgerOptions {
+  /** Bytes of blocks a peer gets per window. @default {Infinity} */
+  readonly maxServedBytes?: number;
+  /** Length of that window, in ms. @default {3600000} */
+  readonly servedBytesWindow?: number;
+  /** Peers remembered; those without streams are forgotten first, the longest unseen before the others. @default {4096} */
+  readonly maxPeers?: number;
+}
+
+/** Default of {@linkcode LedgerOptions.servedBytesWindow}: an hour. */
+export const DEFAULT_SERVED_BYTES_WINDOW: number = 60 * 60 * 1000;
+/** Default of {@linkcode LedgerOptions.maxPeers}. */
+export const DEFAULT_MAX_LEDGERS = 4096;
+
+/** The ledgers of all peers, within a bound. */
+export class LedgerBook {
+  readonly #entries = new Map<string, LedgerEntry>();
+  readonly #maxServedBytes: number;
+  readonly #window: number;
+  readonly #maxPeers: number;
+
+  /** Makes an empty book. */
+  constructor(options: LedgerOptions = {}) {
+    const {
+      maxServedBytes = Infinity,
+      servedBytesWindow = DEFAULT_SERVED_BYTES_WINDOW,
+      maxPeers = DEFAULT_MAX_LEDGERS,
+    } = options;
+    if (!(maxServedBytes >= 0)) {
+      throw new RangeError(`Cannot make ledgers: maxServedBytes is ${maxServedBytes}`);
+    }
+    if (!(servedBytesWindow > 0)) {
+      throw new RangeError(`Cannot make ledgers: servedBytesWindow is ${servedBytesWindow}`);
+    }
+    if (!(maxPeers > 0)) throw new RangeError(`Cannot make ledgers: maxPeers is ${maxPeers}`);
+    this.#maxServedBytes = maxServedBytes;
+    this.#window = servedBytesWindow;
+    this.#maxPeers = maxPeers;
+  }
+
+  /** The peer's ledger, begun if there is none. */
+  open(peer: string, now: number): LedgerEntry {
+    let entry = this.#entries.get(peer);
+    this.#entries.delete(peer);
+    entry ??= {
+      peer,
+      blocksSent: 0,
+      bytesSent: 0,
+      haves: 0,
+      dontHaves: 0,
+      messages: 0,
+      refused: 0,
+      wants: 0,
+      streams: 0,
+      windowBytes: 0,
+      windowStart: now,
+    };
+    this.#entries.set(peer, entry);
+    if (this.#entries.size > this.#maxPeers) this.#forgetOne();
+    return entry;
+  }
+
+  /** The peer's ledger, if there is one. */
+  get(peer: string): Ledger | undefined {
+    const entry = this.#entries.get(peer);
+    return entry === undefined ? undefined : publicLedger(entry);
+  }
+
+  /** All ledgers. */
+  all(): Ledger[] {
+    return [...this.#entries.values()].map(publicLedger);
+  }
+
+  /** Takes `bytes` from what the peer may have; false, and nothing taken, when there is not so much left. */
+  take(entry: LedgerEntry, bytes: number, now: number): boolean {
+    if (now - entry.windowStart >= this.#window) {
+      entry.windowStart = now;
+      entry.windowBytes = 0;
+    }
+    if (entry.windowBytes + bytes > this.#maxServedBytes) return false;
+    entry.windowBytes += bytes;
+    return true;
+  }
+
+  #forgetOne(): void {
+    for (const [peer, entry] of this.#entries) {
+      if (entry.streams > 0) continue;
+      this.#entries.delete(peer);
+      return;
+    }
+  }
+}
+
+function publicLedger(entry: LedgerEntry): Ledger {
+  const { peer, blocksSent, bytesSent, haves, dontHaves, messages, refused, wants, streams } = entry;
+  return { peer, blocksSent, bytesSent, haves, dontHaves, messages, refused, wants, streams };
+}

@@ -1,0 +1,570 @@
+/**
+ * {@linkcode BitswapServer}: gives out the blocks of a store, and nothing but those. A want is answered from the
+ * store or not at all: it never makes the server dial or fetch (e-36; this module cannot even name a peer).
+ *
+ * This module is browser compatible.
+ *
+ * @module
+ */
+
+import { type Blockstore, type BlockstoreCallOptions, VerifiedBlockstore } from "./blockstore.ts";
+import { blockKey, blockLength, type CID, parseCid, RAW_CODEC } from "./cid.ts";
+import { type CloseCodeName, HtxError } from "./_core.ts";
+import { type Ledger, LedgerBook, type LedgerEntry, type LedgerOptions } from "./ledger.ts";
+import {
+  type BlockPayload,
+  type BlockPresence,
+  decodePieces,
+  encodeFramed,
+  MAX_CID_LENGTH,
+  MAX_MESSAGE_LENGTH,
+  MAX_WANTS_PER_PEER,
+  MessageDeframer,
+  splitMessage,
+  type WantlistEntry,
+} from "./message.ts";
+import { BITSWAP_PROTOCOL, type BitswapStream, readProtocol } from "./peer.ts";
+
+/** Options of {@linkcode BitswapServer}. */
+export interface BitswapServerOptions extends LedgerOptions {
+  /** Where the blocks are; wrapped in a {@linkcode VerifiedBlockstore} unless it is one. @default {in memory} */
+  readonly blockstore?: Blockstore;
+  /** Wants one peer may have open, over all its streams; further ones are refused. @default {1024} */
+  readonly maxWantsPerPeer?: number;
+  /** Longest message taken, in bytes. @default {4194304} */
+  readonly maxMessageLength?: number;
+  /** Blocks read from the store ahead of the one being sent, per stream. @default {4} */
+  readonly readAhead?: number;
+  /** Clock for the served-bytes limit, in ms. @default {Date.now} */
+  readonly now?: () => number;
+}
+
+/** Default of {@linkcode BitswapServerOptions.readAhead}. */
+export const DEFAULT_READ_AHEAD = 4;
+
+/** Who is on the other side of a stream. */
+export interface BitswapStreamInfo {
+  /** Names the peer in ledgers and limits: its static key, say, or its address. @default {"anonymous"} */
+  readonly peer?: string;
+}
+
+/** Where a server's streams come from, as with an `HtxConnection`. */
+export interface IncomingStreams {
+  /** Streams that the peer opens. */
+  readonly incomingBidirectionalStreams: ReadableStream<BitswapStream>;
+}
+
+/** Small blocks are sent together up to about this size, in bytes. */
+const BATCH_LENGTH = 64 * 1024;
+/** Entries in one message beyond which it is no honest want-list any more. */
+const MAX_ENTRIES_FACTOR = 4;
+/** Answers that may wait before no more wants are read from the stream. */
+const MAX_WAITING_ANSWERS = 4096;
+
+/**
+ * Serves the blocks of a store to whoever opens streams.
+ *
+ * @example A server and a client in one process
+ * ```ts
+ * import { BitswapClient, BitswapServer, cidOf, streamOf } from "@betanet/htx/bitswap";
+ * import { assertEquals } from "@std/assert";
+ *
+ * const server = new BitswapServer();
+ * const cid = await server.put(new TextEncoder().encode("hello"));
+ *
+ * await using client = new BitswapClient({
+ *   peers: [{
+ *     id: "server",
+ *     openStream() {
+ *       const [there, back] = [new TransformStream<Uint8Array>(), new TransformStream<Uint8Array>()];
+ *       void server.handleStream(streamOf({ readable: there.readable, writable: back.writable }));
+ *       return Promise.resolve(streamOf({ readable: back.readable, writable: there.writable }));
+ *     },
+ *   }],
+ * });
+ * assertEquals(new TextDecoder().decode(await client.get(cid)), "hello");
+ * ```
+ */
+export class BitswapServer {
+  /** The blocks served. */
+  readonly blockstore: VerifiedBlockstore;
+  readonly #ledgers: LedgerBook;
+  readonly #limits: StreamLimits;
+  readonly #now: () => number;
+  /** Streams with a want for a block that is not there yet. */
+  readonly #waiting = new Map<string, Set<StreamServer>>();
+
+  /**
+   * Makes a server. It listens nowhere: hand it connections or streams.
+   *
+   * @throws {RangeError} when a limit is not positive
+   */
+  constructor(options: BitswapServerOptions = {}) {
+    const {
+      blockstore,
+      maxWantsPerPeer = MAX_WANTS_PER_PEER,
+      maxMessageLength = MAX_MESSAGE_LENGTH,
+      readAhead = DEFAULT_READ_AHEAD,
+      now = Date.now,
+      ...ledgers
+    } = options;
+    for (const [name, value] of Object.entries({ maxWantsPerPeer, maxMessageLength, readAhead })) {
+      if (!(value > 0)) throw new RangeError(`Cannot make Bitswap server: ${name} is ${value}`);
+    }
+    this.blockstore = VerifiedBlockstore.of(blockstore);
+    this.#ledgers = new LedgerBook(ledgers);
+    this.#limits = { maxWantsPerPeer, maxMessageLength, readAhead };
+    this.#now = now;
+  }
+
+  /** What was exchanged with each peer that is remembered. */
+  get ledgers(): Ledger[] {
+    return this.#ledgers.all();
+  }
+
+  /** What was exchanged with one peer. */
+  ledger(peer: string): Ledger | undefined {
+    return this.#ledgers.get(peer);
+  }
+
+  /** Stores a block under the CID its bytes hash to, and sends it to whoever waits for it. */
+  async put(bytes: Uint8Array, options: BlockstoreCallOptions & { codec?: number } = {}): Promise<CID> {
+    const cid = await this.blockstore.add(bytes, { codec: RAW_CODEC, ...options });
+    this.notify(cid);
+    return cid;
+  }
+
+  /** Says that a block has come into the store by another way than {@linkcode put}. */
+  notify(cid: CID): void {
+    const key = blockKey(cid);
+    const streams = this.#waiting.get(key);
+    if (streams === undefined) return;
+    this.#waiting.delete(key);
+    for (const stream of streams) stream.arrived(key);
+  }
+
+  /** Serves all streams of a connection until there come no more. */
+  async handleConnection(connection: IncomingStreams, info: BitswapStreamInfo = {}): Promise<void> {
+    const streams = new Set<Promise<void>>();
+    try {
+      for await (const stream of connection.incomingBidirectionalStreams) {
+        const handled = this.handleStream(stream, info).finally(() => streams.delete(handled));
+        streams.add(handled);
+      }
+    } catch {
+      // The connection broke; its streams say so too.
+    }
+    await Promise.all(streams);
+  }
+
+  /**
+   * Serves one stream until its end. Never rejects: whatever the peer does wrong ends its stream. A stream of
+   * another protocol is reset with REFUSED.
+   */
+  async handleStream(stream: BitswapStream, info: BitswapStreamInfo = {}): Promise<void> {
+    const ledger = this.#ledgers.open(info.peer ?? "anonymous", this.#now());
+    ledger.streams++;
+    try {
+      const protocol = await readProtocol(stream);
+      if (protocol?.id !== BITSWAP_PROTOCOL) {
+        stream.reset("REFUSED");
+        return;
+      }
+      const server = new StreamServer(stream, {
+        store: this.blockstore,
+        ledger,
+        limits: this.#limits,
+        waiting: this.#waiting,
+        take: (bytes) => this.#ledgers.take(ledger, bytes, this.#now()),
+      });
+      await server.run(protocol.rest);
+    } catch (error) {
+      stream.reset(codeFor(error));
+    } finally {
+      ledger.streams--;
+    }
+  }
+}
+
+function codeFor(error: unknown): CloseCodeName {
+  if (!(error instanceof HtxError)) return "INTERNAL_ERROR";
+  if (error.code === "LIMIT_EXCEEDED" || error.code === "EXCESSIVE_LOAD") return "EXCESSIVE_LOAD";
+  return error.code === "MALFORMED" ? "PROTOCOL_ERROR" : "CANCELLED";
+}
+
+interface StreamLimits {
+  readonly maxWantsPerPeer: number;
+  readonly maxMessageLength: number;
+  readonly readAhead: number;
+}
+
+interface StreamContext {
+  readonly store: VerifiedBlockstore;
+  readonly ledger: LedgerEntry;
+  readonly limits: StreamLimits;
+  readonly waiting: Map<string, Set<StreamServer>>;
+  /** Takes bytes from what the peer may still have. */
+  readonly take: (bytes: number) => boolean;
+}
+
+type Pieces = readonly Uint8Array[] | undefined;
+
+interface Task {
+  readonly key: string;
+  readonly cid: CID;
+  readonly bytes: Uint8Array;
+  readonly priority: number;
+  readonly sendDontHave: boolean;
+  cancelled: boolean;
+}
+
+interface Load {
+  readonly task: Task;
+  readonly result: Pieces | Promise<Pieces>;
+  settled: boolean;
+}
+
+/** Blocks to send, by priority and then in the order asked. */
+class TaskQueue {
+  readonly #levels: { readonly priority: number; readonly tasks: Map<string, Task> }[] = [];
+
+  add(task: Task): void {
+    let i = 0;
+    while (i < this.#levels.length && this.#levels[i]!.priority > task.priority) i++;
+    if (this.#levels[i]?.priority !== task.priority) {
+      this.#levels.splice(i, 0, { priority: task.priority, tasks: new Map() });
+    }
+    this.#levels[i]!.tasks.set(task.key, task);
+  }
+
+  delete(task: Task): void {
+    const i = this.#levels.findIndex(({ priority }) => priority === task.priority);
+    if (i < 0) return;
+    const { tasks } = this.#levels[i]!;
+    if (tasks.get(task.key) === task) tasks.delete(task.key);
+    if (tasks.size === 0) this.#levels.splice(i, 1);
+  }
+
+  next(): Task | undefined {
+    const level = this.#levels[0];
+    if (level === undefined) return undefined;
+    for (const task of level.tasks.values()) {
+      this.delete(task);
+      return task;
+    }
+    return undefined;
+  }
+}
+
+/** One stream: a reader that takes wants in, and a sender that works them off. */
+class StreamServer {
+  readonly #stream: BitswapStream;
+  readonly #context: StreamContext;
+  readonly #queue = new TaskQueue();
+  /** Every want of this stream that counts against the peer's limit. */
+  readonly #open = new Map<string, Task>();
+  readonly #loads: Load[] = [];
+  #presences: BlockPresence[] = [];
+  /** Answers of a store that takes its time. */
+  #asking = 0;
+  #ended = false;
+  #broken = false;
+  #wake: PromiseWithResolvers<void> | undefined;
+  #drained: PromiseWithResolvers<void> | undefined;
+
+  constructor(stream: BitswapStream, context: StreamContext) {
+    this.#stream = stream;
+    this.#context = context;
+  }
+
+  async run(rest: Uint8Array): Promise<void> {
+    const sending = this.#send();
+    // Awaited below; until then a failure must not count as unhandled.
+    sending.catch(() => this.#break());
+    try {
+      await this.#receive(rest);
+      await sending;
+      await this.#stream.closeWrite();
+    } finally {
+      this.#break();
+      await sending.catch(() => {});
+    }
+  }
+
+  /** A block that was waited for is in the store now. */
+  arrived(key: string): void {
+    const task = this.#open.get(key);
+    if (task === undefined) return;
+    this.#queue.add(task);
+    this.#notify();
+  }
+
+  #break(): void {
+    this.#broken = true;
+    for (const task of this.#open.values()) this.#close(task);
+    this.#notify();
+    this.#drained?.resolve();
+  }
+
+  #notify(): void {
+    this.#wake?.resolve();
+    this.#wake = undefined;
+  }
+
+  async #receive(rest: Uint8Array): Promise<void> {
+    const { maxMessageLength } = this.#context.limits;
+    const deframer = new MessageDeframer(maxMessageLength);
+    let chunk: Uint8Array | null = rest;
+    while (chunk !== null) {
+      for (const message of deframer.push(chunk)) {
+        this.#context.ledger.messages++;
+        this.#apply(decodePieces(message).wantlist);
+      }
+      while (this.#presences.length > MAX_WAITING_ANSWERS && !this.#broken) {
+        await (this.#drained ??= Promise.withResolvers<void>()).promise;
+      }
+      if (this.#broken) return;
+      chunk = await this.#stream.read();
+    }
+    if (deframer.pending) {
+      throw new HtxError("MALFORMED", "Cannot read Bitswap message: the stream ended in it", {
+        field: "bitswap message",
+      });
+    }
+    this.#ended = true;
+    // Nobody will say again that these are wanted, nor wait for them.
+    for (const task of this.#open.values()) if (this.#unwait(task)) this.#close(task);
+    this.#notify();
+  }
+
+  #apply(wantlist: { entries: readonly Required<WantlistEntry>[]; full: boolean } | undefined): void {
+    if (wantlist === undefined) return;
+    const { entries, full } = wantlist;
+    const { maxWantsPerPeer } = this.#context.limits;
+    if (entries.length > MAX_ENTRIES_FACTOR * maxWantsPerPeer) {
+      throw new HtxError(
+        "LIMIT_EXCEEDED",
+        `Cannot take want-list: it has ${entries.length} entries, limit is ${
+          MAX_ENTRIES_FACTOR * maxWantsPerPeer
+        }`,
+        { field: "wantlist" },
+      );
+    }
+    if (full) { for (const task of this.#open.values()) this.#close(task); }
+    for (const entry of entries) this.#entry(entry);
+    this.#notify();
+  }
+
+  #entry(entry: Required<WantlistEntry>): void {
+    const cid = wantedCid(entry.cid);
+    if (cid === undefined) {
+      // Not a name we could have a block for.
+      if (!entry.cancel && entry.sendDontHave) this.#say(entry.cid.subarray(0, MAX_CID_LENGTH), "dont-have");
+      return;
+    }
+    const key = blockKey(cid);
+    const old = this.#open.get(key);
+    if (entry.cancel) {
+      if (old !== undefined) this.#close(old);
+      return;
+    }
+    if (entry.wantType === "have") {
+      this.#answerHave(cid, entry);
+      return;
+    }
+    if (old !== undefined) this.#close(old);
+    const { ledger, limits } = this.#context;
+    if (ledger.wants >= limits.maxWantsPerPeer) {
+      this.#refuse(entry);
+      return;
+    }
+    const task: Task = {
+      key,
+      cid,
+      bytes: entry.cid,
+      priority: entry.priority,
+      sendDontHave: entry.sendDontHave,
+      cancelled: false,
+    };
+    this.#open.set(key, task);
+    ledger.wants++;
+    this.#queue.add(task);
+  }
+
+  #answerHave(cid: CID, entry: Required<WantlistEntry>): void {
+    const { ledger, limits, store } = this.#context;
+    if (ledger.wants >= limits.maxWantsPerPeer) {
+      this.#refuse(entry);
+      return;
+    }
+    const answer = (has: boolean): void => {
+      if (has) this.#say(entry.cid, "have");
+      else if (entry.sendDontHave) this.#say(entry.cid, "dont-have");
+    };
+    const has = store.has(cid);
+    if (typeof has === "boolean") {
+      answer(has);
+      return;
+    }
+    // It counts as an open want while the store looks.
+    ledger.wants++;
+    this.#asking++;
+    has.then(answer, () => answer(false)).finally(() => {
+      ledger.wants--;
+      this.#asking--;
+      this.#notify();
+    });
+  }
+
+  #refuse(entry: Required<WantlistEntry>): void {
+    this.#context.ledger.refused++;
+    if (entry.sendDontHave) this.#say(entry.cid, "dont-have");
+  }
+
+  #say(cid: Uint8Array, type: BlockPresence["type"]): void {
+    if (this.#broken) return;
+    if (type === "have") this.#context.ledger.haves++;
+    else this.#context.ledger.dontHaves++;
+    this.#presences.push({ cid, type });
+  }
+
+  /** Ends a want, however it ended. */
+  #close(task: Task): void {
+    if (this.#open.get(task.key) !== task) return;
+    this.#open.delete(task.key);
+    this.#context.ledger.wants--;
+    task.cancelled = true;
+    this.#queue.delete(task);
+    this.#unwait(task);
+  }
+
+  #wait(task: Task): void {
+    const { waiting } = this.#context;
+    const streams = waiting.get(task.key) ?? new Set();
+    waiting.set(task.key, streams.add(this));
+  }
+
+  async #recheck(task: Task): Promise<void> {
+    try {
+      if (await this.#context.store.has(task.cid) && this.#unwait(task)) this.arrived(task.key);
+    } catch {
+      // A store that fails here is heard of at the next read.
+    }
+  }
+
+  #unwait(task: Task): boolean {
+    const { waiting } = this.#context;
+    const streams = waiting.get(task.key);
+    if (!streams?.delete(this)) return false;
+    if (streams.size === 0) waiting.delete(task.key);
+    return true;
+  }
+
+  /** Sends until the reader has ended and everything it asked for is answered. */
+  async #send(): Promise<void> {
+    while (!this.#broken) {
+      this.#load();
+      if (this.#loads.length === 0 && this.#presences.length === 0) {
+        if (this.#ended && this.#asking === 0) return;
+        await (this.#wake ??= Promise.withResolvers<void>()).promise;
+        continue;
+      }
+      const blockPresences = this.#presences;
+      this.#presences = [];
+      const payload: BlockPayload<readonly Uint8Array[]>[] = [];
+      let length = 0;
+      while (this.#loads.length > 0 && length < BATCH_LENGTH) {
+        const load = this.#loads[0]!;
+        // A slow store holds up nothing that could be said now.
+        if (!load.settled && (payload.length > 0 || blockPresences.length > 0)) break;
+        const pieces = await load.result;
+        this.#loads.shift();
+        length += this.#answer(load.task, pieces, payload);
+        this.#load();
+      }
+      await this.#write(blockPresences, payload);
+      this.#drained?.resolve();
+      this.#drained = undefined;
+    }
+  }
+
+  /** Starts reading blocks: one where the store answers at once, several where it takes its time. */
+  #load(): void {
+    const { store, limits } = this.#context;
+    while (this.#loads.length < limits.readAhead) {
+      if (this.#loads.some(({ result }) => !(result instanceof Promise))) return;
+      const task = this.#queue.next();
+      if (task === undefined) return;
+      const result = store.read(task.cid);
+      const load: Load = { task, result, settled: !(result instanceof Promise) };
+      if (result instanceof Promise) {
+        const settle = (): void => {
+          load.settled = true;
+          this.#notify();
+        };
+        result.then(settle, settle);
+      }
+      this.#loads.push(load);
+    }
+  }
+
+  /** Turns what was read into an answer; gives the bytes it adds to the message. */
+  #answer(task: Task, pieces: Pieces, payload: BlockPayload<readonly Uint8Array[]>[]): number {
+    if (task.cancelled) return 0;
+    const { ledger, take } = this.#context;
+    if (pieces === undefined) {
+      if (!task.sendDontHave && !this.#ended) {
+        // Bitswap keeps such a want: should the block come into the store, it is sent.
+        this.#wait(task);
+        // It may have come between the reading and the waiting.
+        void this.#recheck(task);
+        return 0;
+      }
+      this.#close(task);
+      if (task.sendDontHave) this.#say(task.bytes, "dont-have");
+      return 0;
+    }
+    this.#close(task);
+    const length = blockLength(pieces);
+    if (!take(length)) {
+      ledger.refused++;
+      if (task.sendDontHave) this.#say(task.bytes, "dont-have");
+      return 0;
+    }
+    ledger.blocksSent++;
+    ledger.bytesSent += length;
+    payload.push({ prefix: prefixOf(task.cid), data: pieces });
+    return length;
+  }
+
+  async #write(
+    blockPresences: BlockPresence[],
+    payload: BlockPayload<readonly Uint8Array[]>[],
+  ): Promise<void> {
+    for (const message of splitMessage({ blockPresences, payload })) {
+      const writes = [];
+      // All at once, so that head and block can leave together; back-pressure is awaited at the end.
+      for (const piece of encodeFramed(message)) writes.push(this.#stream.write(piece));
+      await Promise.all(writes);
+    }
+  }
+}
+
+/** The CID of a want, if it is one that can name a block here. */
+function wantedCid(bytes: Uint8Array): CID | undefined {
+  if (bytes.length > MAX_CID_LENGTH) return undefined;
+  try {
+    return parseCid(bytes);
+  } catch {
+    return undefined;
+  }
+}
+
+/** All of a CID but the digest. */
+function prefixOf(cid: CID): Uint8Array {
+  if (cid.version === 0) return V0_PREFIX;
+  return cid.bytes.subarray(0, cid.bytes.length - cid.multihash.digest.length);
+}
+
+// A version 0 CID has no prefix of its own: what it stands for is version 0, dag-pb, sha2-256, 32 bytes.
+const V0_PREFIX = /* @__PURE__ */ new Uint8Array([0, 0x70, 0x12, 0x20]);

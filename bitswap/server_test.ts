@@ -1,0 +1,399 @@
+import { assert, assertEquals } from "@std/assert";
+import { concat, fromHex, type HtxError, utf8 } from "./_core.ts";
+import { type Blockstore, MemoryBlockstore, VerifiedBlockstore } from "./blockstore.ts";
+import { CID, cidOf, joinBlock } from "./cid.ts";
+import {
+  type BitswapMessage,
+  type BitswapMessageInit,
+  decodeMessage,
+  encodeFramed,
+  MAX_BLOCK_LENGTH,
+  MessageDeframer,
+} from "./message.ts";
+import { BITSWAP_PROTOCOL, type BitswapStream, protocolHeader, readProtocol } from "./peer.ts";
+import { BitswapServer } from "./server.ts";
+import { streamPair, testBlocks } from "./_testing.ts";
+
+/** The client's end of a stream, spoken by hand. */
+class Hand {
+  readonly #deframer = new MessageDeframer();
+  readonly #messages: BitswapMessage[] = [];
+  readonly handled: Promise<void>;
+  constructor(readonly stream: BitswapStream, handled: Promise<void>) {
+    this.handled = handled;
+  }
+  async say(message: BitswapMessageInit): Promise<void> {
+    await this.stream.write(concat(...encodeFramed(message)));
+  }
+  async hear(): Promise<BitswapMessage | null> {
+    for (;;) {
+      const message = this.#messages.shift();
+      if (message) return message;
+      const chunk = await this.stream.read();
+      if (chunk === null) return null;
+      for (const pieces of this.#deframer.push(chunk)) this.#messages.push(decodeMessage(joinBlock(pieces)));
+    }
+  }
+  /** Ends our side, and gives all that still comes. */
+  async rest(): Promise<BitswapMessage[]> {
+    await this.stream.closeWrite();
+    const all = [];
+    for (let message; (message = await this.hear());) all.push(message);
+    await this.handled;
+    return all;
+  }
+}
+
+async function dial(server: BitswapServer, peer = "peer", header = protocolHeader()): Promise<Hand> {
+  const [mine, theirs] = streamPair();
+  const handled = server.handleStream(theirs, { peer });
+  await mine.write(header);
+  return new Hand(mine, handled);
+}
+
+async function failure(hand: Hand): Promise<string> {
+  try {
+    while (await hand.hear()) { /* until it breaks */ }
+    return "none";
+  } catch (error) {
+    await hand.handled;
+    return (error as HtxError).code;
+  }
+}
+
+function summary(messages: BitswapMessage[]): { blocks: string[]; have: string[]; dontHave: string[] } {
+  const blocks = messages.flatMap(({ payload }) => payload).map(({ prefix, data }) => {
+    const cid = cidOf(data);
+    assertEquals(concat(prefix, cid.multihash.digest), cid.bytes);
+    return cid.toString();
+  });
+  const presences = messages.flatMap(({ blockPresences }) => blockPresences);
+  const of = (type: string): string[] =>
+    presences.filter((presence) => presence.type === type).map(({ cid }) => CID.decode(cid).toString());
+  return { blocks, have: of("have"), dontHave: of("dont-have") };
+}
+
+const HELLO = utf8("hello");
+const HELLO_CID = cidOf(HELLO);
+const ABSENT = cidOf(utf8("absent"));
+
+Deno.test("a server answers want-have, want-block and dont-have", async () => {
+  const server = new BitswapServer();
+  await server.put(HELLO);
+  const hand = await dial(server);
+  await hand.say({
+    wantlist: {
+      entries: [
+        { cid: HELLO_CID.bytes, wantType: "have" },
+        { cid: ABSENT.bytes, wantType: "have", sendDontHave: true },
+      ],
+    },
+  });
+  assertEquals(summary([(await hand.hear())!]), {
+    blocks: [],
+    have: [HELLO_CID.toString()],
+    dontHave: [ABSENT.toString()],
+  });
+  await hand.say({
+    wantlist: { entries: [{ cid: HELLO_CID.bytes }, { cid: ABSENT.bytes, sendDontHave: true }] },
+  });
+  assertEquals(summary(await hand.rest()), {
+    blocks: [HELLO_CID.toString()],
+    have: [],
+    dontHave: [ABSENT.toString()],
+  });
+  assertEquals(server.ledger("peer"), {
+    peer: "peer",
+    blocksSent: 1,
+    bytesSent: 5,
+    haves: 1,
+    dontHaves: 2,
+    messages: 2,
+    refused: 0,
+    wants: 0,
+    streams: 0,
+  });
+});
+
+Deno.test("an empty block is sent as a block, and is not an absent one (e-35)", async () => {
+  const server = new BitswapServer();
+  const empty = cidOf(new Uint8Array());
+  const hand = await dial(server);
+  await hand.say({ wantlist: { entries: [{ cid: empty.bytes, sendDontHave: true }] } });
+  assertEquals(summary([(await hand.hear())!]).dontHave, [empty.toString()]);
+  await server.put(new Uint8Array());
+  await hand.say({ wantlist: { entries: [{ cid: empty.bytes, sendDontHave: true }] } });
+  assertEquals(summary(await hand.rest()).blocks, [empty.toString()]);
+});
+
+Deno.test("a stream of another protocol is reset with REFUSED", async () => {
+  const server = new BitswapServer();
+  for (const id of ["/ipfs/bitswap/1.2.0", BITSWAP_PROTOCOL + "x", BITSWAP_PROTOCOL.slice(0, -1), ""]) {
+    const hand = await dial(server, "peer", concat(new Uint8Array([id.length]), utf8(id)));
+    assertEquals(await failure(hand), "REFUSED", id);
+  }
+  const hand = await dial(server, "peer", new Uint8Array([1, 0xff]));
+  assertEquals(await failure(hand), "PROTOCOL_ERROR");
+});
+
+Deno.test("the protocol id and the first message may come in any pieces", async () => {
+  const server = new BitswapServer();
+  await server.put(HELLO);
+  const bytes = concat(
+    protocolHeader(),
+    ...encodeFramed({ wantlist: { entries: [{ cid: HELLO_CID.bytes }] } }),
+  );
+  assertEquals(bytes[0], 22);
+  for (const step of [1, 7, bytes.length]) {
+    const [mine, theirs] = streamPair();
+    const handled = server.handleStream(theirs);
+    for (let at = 0; at < bytes.length; at += step) await mine.write(bytes.subarray(at, at + step));
+    assertEquals(summary(await new Hand(mine, handled).rest()).blocks, [HELLO_CID.toString()]);
+  }
+  const [mine, theirs] = streamPair();
+  await mine.write(protocolHeader().subarray(0, 9));
+  await mine.closeWrite();
+  assertEquals(await readProtocol(theirs), undefined);
+});
+
+Deno.test("malformed, oversized and truncated messages end the stream", async () => {
+  const server = new BitswapServer();
+  for (
+    const [hex, code] of [
+      ["020a05", "PROTOCOL_ERROR"],
+      ["81808002", "EXCESSIVE_LOAD"],
+      ["ffffffff7f", "EXCESSIVE_LOAD"],
+    ]
+  ) {
+    const hand = await dial(server);
+    await hand.stream.write(fromHex(hex!));
+    assertEquals(await failure(hand), code);
+  }
+  const hand = await dial(server);
+  await hand.stream.write(fromHex("05"));
+  await hand.stream.closeWrite();
+  assertEquals(await failure(hand), "PROTOCOL_ERROR");
+});
+
+Deno.test("blocks go out by priority, then in the order asked", async () => {
+  const store = new VerifiedBlockstore();
+  const cids: CID[] = [];
+  for (const block of testBlocks(6, 70_000)) cids.push(await store.add(block));
+  const hand = await dial(new BitswapServer({ blockstore: store }));
+  const priorities = [1, 5, -3, 5, 1, 2 ** 31 - 1];
+  await hand.say({
+    wantlist: { entries: cids.map((cid, i) => ({ cid: cid.bytes, priority: priorities[i]! })) },
+  });
+  const order = summary(await hand.rest()).blocks.map((text) =>
+    cids.findIndex((cid) => cid.toString() === text)
+  );
+  assertEquals(order, [5, 1, 3, 0, 4, 2]);
+});
+
+Deno.test("a cancelled want, and one that a full want-list leaves out, is not sent", async () => {
+  // A store that answers when told to.
+  const gate = Promise.withResolvers<void>();
+  const inner = new MemoryBlockstore();
+  const slow: Blockstore = {
+    has: (cid) => inner.has(cid),
+    put: (cid, block) => inner.put(cid, block),
+    async *get(cid) {
+      await gate.promise;
+      yield* inner.get(cid);
+    },
+    delete: (cid) => inner.delete(cid),
+    putMany: (source) => inner.putMany(source),
+    getMany: (source) => inner.getMany(source),
+    deleteMany: (source) => inner.deleteMany(source),
+    getAll: () => inner.getAll(),
+  };
+  const server = new BitswapServer({ blockstore: slow });
+  const cids = [];
+  for (const block of testBlocks(20, 1000)) cids.push(await server.put(block));
+  const hand = await dial(server);
+  await hand.say({ wantlist: { entries: cids.slice(0, 15).map((cid) => ({ cid: cid.bytes })) } });
+  await hand.say({ wantlist: { entries: [{ cid: cids[1]!.bytes, cancel: true }] } });
+  await hand.say({
+    wantlist: { entries: [cids[15]!, cids[16]!].map((cid) => ({ cid: cid.bytes })), full: true },
+  });
+  const rest = hand.rest();
+  await new Promise((resolve) => setTimeout(resolve, 0));
+  gate.resolve();
+  assertEquals(summary(await rest).blocks, [cids[15]!, cids[16]!].map(String));
+  assertEquals(server.ledger("peer")!.wants, 0);
+});
+
+Deno.test("a want without send-dont-have waits, and is sent when the block comes into the store", async () => {
+  const server = new BitswapServer();
+  const hand = await dial(server);
+  const other = await dial(server, "other");
+  for (const each of [hand, other]) await each.say({ wantlist: { entries: [{ cid: HELLO_CID.bytes }] } });
+  assertEquals(server.ledger("other")!.blocksSent, 0);
+  await server.put(HELLO);
+  assertEquals(summary([(await hand.hear())!]).blocks, [HELLO_CID.toString()]);
+  assertEquals(summary([(await other.hear())!]).blocks, [HELLO_CID.toString()]);
+  // One that still waits when the reader has ended is let go.
+  await hand.say({ wantlist: { entries: [{ cid: ABSENT.bytes }] } });
+  assertEquals(summary(await hand.rest()), { blocks: [], have: [], dontHave: [] });
+  await other.rest();
+  assertEquals(server.ledger("peer")!.wants, 0);
+});
+
+Deno.test("e-36 a want touches nothing but the store's has and get: serving never dials", async () => {
+  const calls: string[] = [];
+  const memory = new MemoryBlockstore();
+  const watched = new Proxy(memory, {
+    get(target, name) {
+      const value = Reflect.get(target, name, target);
+      if (typeof value !== "function") return value;
+      return (...args: unknown[]) => {
+        calls.push(String(name));
+        return Reflect.apply(value, target, args);
+      };
+    },
+  });
+  const fetched: unknown[] = [];
+  const { fetch: realFetch } = globalThis;
+  const { connect } = Deno;
+  globalThis.fetch = (...args) => (fetched.push(args), realFetch(...args));
+  Deno.connect =
+    ((...args: Parameters<typeof connect>) => (fetched.push(args), connect(...args))) as typeof connect;
+  try {
+    const server = new BitswapServer({ blockstore: watched });
+    const hand = await dial(server);
+    await hand.say({
+      wantlist: {
+        entries: [
+          { cid: ABSENT.bytes },
+          { cid: ABSENT.bytes, wantType: "have", sendDontHave: true },
+          { cid: HELLO_CID.bytes, sendDontHave: true },
+        ],
+      },
+      // An unasked block is not taken in either.
+      payload: [{ prefix: fromHex("01551220"), data: HELLO }],
+    });
+    assertEquals(summary(await hand.rest()).dontHave.sort(), [ABSENT, HELLO_CID].map(String).sort());
+    assertEquals([...new Set(calls)].sort(), ["get", "has"]);
+    assertEquals(memory.size, 0);
+    assertEquals(fetched, []);
+  } finally {
+    globalThis.fetch = realFetch;
+    Deno.connect = connect;
+  }
+});
+
+Deno.test("e-35 a block that went bad in the store is not served, whatever it has become", async () => {
+  const inner = new MemoryBlockstore();
+  const reports: string[] = [];
+  const blockstore = new VerifiedBlockstore(inner, { onCorrupt: ({ cid }) => reports.push(cid.toString()) });
+  const server = new BitswapServer({ blockstore });
+  for (
+    const bad of [utf8("wrong"), HELLO.subarray(1), new Uint8Array(), new Uint8Array(MAX_BLOCK_LENGTH + 1)]
+  ) {
+    await server.put(HELLO);
+    void inner.put(HELLO_CID, bad);
+    const hand = await dial(server);
+    await hand.say({ wantlist: { entries: [{ cid: HELLO_CID.bytes, sendDontHave: true }] } });
+    assertEquals(summary(await hand.rest()), { blocks: [], have: [], dontHave: [HELLO_CID.toString()] });
+  }
+  assertEquals(reports.length, 4);
+});
+
+Deno.test("no more than the limit of wants is taken from a peer, over all its streams", async () => {
+  const server = new BitswapServer({ maxWantsPerPeer: 10 });
+  const cids = testBlocks(12, 50).map((block) => cidOf(block));
+  const one = await dial(server, "same");
+  const two = await dial(server, "same");
+  await one.say({ wantlist: { entries: cids.slice(0, 6).map((cid) => ({ cid: cid.bytes })) } });
+  await one.say({ wantlist: { entries: [{ cid: ABSENT.bytes, wantType: "have", sendDontHave: true }] } });
+  await one.hear();
+  assertEquals(server.ledger("same")!.wants, 6);
+  // The four that still fit wait for their block; the two beyond are refused.
+  await two.say({ wantlist: { entries: cids.slice(6).map((cid) => ({ cid: cid.bytes })) } });
+  await two.say({ wantlist: { entries: [{ cid: cids[0]!.bytes, wantType: "have", sendDontHave: true }] } });
+  assertEquals(summary([(await two.hear())!]).dontHave, [cids[0]!.toString()]);
+  assertEquals([server.ledger("same")!.wants, server.ledger("same")!.refused], [10, 3]);
+  // Another peer is not touched by it.
+  const other = await dial(server, "other");
+  await server.put(HELLO);
+  await other.say({ wantlist: { entries: [{ cid: HELLO_CID.bytes }] } });
+  assertEquals(summary(await other.rest()).blocks.length, 1);
+  await one.rest();
+  await two.rest();
+  assertEquals(server.ledger("same")!.wants, 0);
+
+  const flood = await dial(server);
+  await flood.say({ wantlist: { entries: Array.from({ length: 41 }, () => ({ cid: HELLO_CID.bytes })) } });
+  assertEquals(await failure(flood), "EXCESSIVE_LOAD");
+});
+
+Deno.test("a peer gets no more bytes than its limit in a window, and again in the next", async () => {
+  let now = 0;
+  const server = new BitswapServer({ maxServedBytes: 2500, servedBytesWindow: 1000, now: () => now });
+  const cids = [];
+  for (const block of testBlocks(4, 1000)) cids.push(await server.put(block));
+  const wants: BitswapMessageInit = {
+    wantlist: { entries: cids.map((cid) => ({ cid: cid.bytes, sendDontHave: true })) },
+  };
+  const served = async (peer: string): Promise<[number, number]> => {
+    const hand = await dial(server, peer);
+    await hand.say(wants);
+    const { blocks, dontHave } = summary(await hand.rest());
+    return [blocks.length, dontHave.length];
+  };
+  assertEquals(await served("a"), [2, 2]);
+  assertEquals(await served("a"), [0, 4]);
+  assertEquals(await served("b"), [2, 2]);
+  now = 999;
+  assertEquals(await served("a"), [0, 4]);
+  now = 1000;
+  assertEquals(await served("a"), [2, 2]);
+  assertEquals(server.ledger("a")!.bytesSent, 4000);
+});
+
+Deno.test("names that can be no block are answered, and looked for nowhere", async () => {
+  const server = new BitswapServer();
+  const odd = [
+    new Uint8Array(),
+    new Uint8Array(5),
+    fromHex("01551114" + "00".repeat(20)),
+    new Uint8Array(1000),
+  ];
+  const hand = await dial(server);
+  await hand.say({ wantlist: { entries: odd.map((cid) => ({ cid, sendDontHave: true })) } });
+  const messages = await hand.rest();
+  assertEquals(
+    messages.flatMap(({ blockPresences }) => blockPresences).map(({ type }) => type),
+    Array(4).fill("dont-have"),
+  );
+});
+
+Deno.test("a reader that stops reading stops the server's reading of the store, and holds up nobody else", async () => {
+  let reads = 0;
+  class Counting extends MemoryBlockstore {
+    override *get(cid: CID): Generator<Uint8Array> {
+      reads++;
+      yield* super.get(cid);
+    }
+  }
+  const server = new BitswapServer({ blockstore: new Counting() });
+  const cids = [];
+  for (const block of testBlocks(40, 262_144)) cids.push(await server.put(block));
+  const idle = await dial(server, "idle");
+  await idle.say({ wantlist: { entries: cids.map((cid) => ({ cid: cid.bytes })) } });
+  const good = await dial(server, "good");
+  await good.say({ wantlist: { entries: [{ cid: cids[39]!.bytes }] } });
+  assertEquals(summary(await good.rest()).blocks.length, 1);
+  assert(reads < 15, `${reads} reads`);
+  idle.stream.reset("CANCELLED");
+  await idle.handled;
+  assertEquals(server.ledger("idle")!.wants, 0);
+});
+
+Deno.test("ledgers are bounded, and those with open streams stay", async () => {
+  const server = new BitswapServer({ maxPeers: 3 });
+  const held = await dial(server, "held");
+  for (const peer of ["a", "b", "c", "d"]) await (await dial(server, peer)).rest();
+  assertEquals(server.ledgers.map(({ peer }) => peer), ["held", "c", "d"]);
+  await held.rest();
+});
