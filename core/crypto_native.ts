@@ -59,6 +59,8 @@ const PKCS8_PREFIX = [
   0x04,
   0x20,
 ];
+/** The SubjectPublicKeyInfo wrapping of a raw X25519 public key (RFC 8410 §4). */
+const SPKI_PREFIX = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x6e, 0x03, 0x21, 0x00];
 
 /** {@linkcode CryptoBackend} over `node:crypto` and WebCrypto. */
 export class NativeCrypto implements CryptoBackend {
@@ -101,15 +103,15 @@ export class NativeCrypto implements CryptoBackend {
   x25519(privateKey?: Uint8Array): DhPrivateKey {
     const node = this.#node;
     if (privateKey === undefined) {
-      const pair = node.generateKeyPairSync("x25519");
-      return new NativeDhKey(node, pair.privateKey, rawPublicKey(pair.publicKey));
+      const { publicKey, privateKey } = node.generateKeyPairSync("x25519");
+      return new NativeDhKey(node, privateKey, rawPublicKey(publicKey));
     }
     requireBytes("make X25519 key", "private key", privateKey, DH_LENGTH);
     const der = new Uint8Array(PKCS8_PREFIX.length + DH_LENGTH);
     der.set(PKCS8_PREFIX);
     der.set(privateKey, PKCS8_PREFIX.length);
     const key = node.createPrivateKey({
-      key: der as NodeCrypto.PrivateKeyInput["key"],
+      key: der as DerKey,
       format: "der",
       type: "pkcs8",
     });
@@ -155,7 +157,7 @@ class NativeAead implements Aead {
   seal(nonce: Uint8Array, aad: Uint8Array, plaintext: Uint8Array, out: Uint8Array, offset: number): void {
     requireSealable(nonce, plaintext, out, offset);
     const cipher = this.#node.createCipheriv(CIPHER, live(this.#key), nonce, CIPHER_OPTIONS);
-    if (aad.length > 0) cipher.setAAD(aad, { plaintextLength: plaintext.length });
+    if (aad.length > 0) cipher.setAAD(aad);
     if (plaintext.length > 0) out.set(cipher.update(plaintext), offset);
     cipher.final(); // RFC 8439 §2.8: a stream cipher, nothing is held back
     out.set(cipher.getAuthTag(), offset + plaintext.length);
@@ -168,7 +170,7 @@ class NativeAead implements Aead {
     if (length < 0) return undefined;
     const decipher = this.#node.createDecipheriv(CIPHER, key, nonce, CIPHER_OPTIONS);
     decipher.setAuthTag(sealed.subarray(length));
-    if (aad.length > 0) decipher.setAAD(aad, { plaintextLength: length });
+    if (aad.length > 0) decipher.setAAD(aad);
     const plaintext = length > 0 ? owned(decipher.update(sealed.subarray(0, length))) : new Uint8Array(0);
     try {
       decipher.final();
@@ -199,10 +201,7 @@ class NativeDhKey implements DhPrivateKey {
   dh(peerPublicKey: Uint8Array): Bytes | undefined {
     requireBytes("make shared value", "public key", peerPublicKey, DH_LENGTH);
     const privateKey = live(this.#key);
-    const publicKey = this.#node.createPublicKey({
-      key: { kty: "OKP", crv: "X25519", x: toBase64Url(peerPublicKey) },
-      format: "jwk",
-    });
+    const publicKey = this.#node.createPublicKey({ key: toSpki(peerPublicKey), format: "der", type: "spki" });
     try {
       const shared = owned(this.#node.diffieHellman({ privateKey, publicKey }));
       return isZero(shared) ? undefined : shared;
@@ -216,11 +215,20 @@ class NativeDhKey implements DhPrivateKey {
   }
 }
 
+/** Raw bytes for an import: the runtimes take any typed array, their types name `Buffer` alone. */
+type DerKey = NodeCrypto.PublicKeyInput["key"];
+
+/** DER is the cheapest way in and out: JWK goes through base64. */
+function toSpki(publicKey: Uint8Array): DerKey {
+  const spki = new Uint8Array(SPKI_PREFIX.length + DH_LENGTH);
+  spki.set(SPKI_PREFIX);
+  spki.set(publicKey, SPKI_PREFIX.length);
+  return spki as DerKey;
+}
+
 /** The 32 bytes of a public KeyObject. */
 function rawPublicKey(key: NodeCrypto.KeyObject): Bytes {
-  const { x } = key.export({ format: "jwk" });
-  if (x === undefined) throw new TypeError("Cannot read public key: the runtime gave none");
-  return fromBase64Url(x);
+  return new Uint8Array(key.export({ format: "der", type: "spki" }).subarray(SPKI_PREFIX.length));
 }
 
 /** All 32 bytes looked at, whatever they are: the value is secret. */
@@ -236,14 +244,6 @@ function owned(buffer: Uint8Array): Bytes {
   return memory instanceof ArrayBuffer && memory.byteLength === byteLength
     ? new Uint8Array(memory, byteOffset, byteLength)
     : new Uint8Array(buffer);
-}
-
-function toBase64Url(bytes: Uint8Array): string {
-  return btoa(String.fromCharCode(...bytes)).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
-}
-
-function fromBase64Url(text: string): Bytes {
-  return Uint8Array.from(atob(text.replaceAll("-", "+").replaceAll("_", "/")), (c) => c.charCodeAt(0));
 }
 
 function live<T>(key: T | undefined): T {

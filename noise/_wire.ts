@@ -11,6 +11,12 @@ const PREFIX_LENGTH = 2;
 /** How long a FIN may take before the duplex is closed all the same. */
 const FIN_GRACE_MS = 1_000;
 
+/** Buffers of finished readers, to be used again: what they hold went over the wire, none of it is secret. */
+const spare: Bytes[] = [];
+/** Size of every reader's buffer: messages 1 and 3 of the hybrid form and a first burst of frames behind them. */
+const BUFFER_LENGTH = 4096;
+const MAX_SPARE = 64;
+
 /** A time limit and a signal in one: what {@linkcode Watch.race} waits for ends with either. */
 export class Watch {
   /** Rejects when the time is over or the signal aborts; never an unhandled rejection. */
@@ -80,11 +86,16 @@ export class FrameReader {
   #ended = false;
   #unsettled: UnsettledRead | undefined;
 
-  /** `capacity` holds all messages to come, with their prefixes. */
-  constructor(io: ByteIo, capacity: number, watch: Watch) {
+  constructor(io: ByteIo, watch: Watch) {
     this.#io = io;
     this.#watch = watch;
-    this.#buffer = new Uint8Array(capacity);
+    this.#buffer = spare.pop() ?? new Uint8Array(BUFFER_LENGTH);
+  }
+
+  /** Gives the buffer back. No method may be called, and no message looked at, afterwards. */
+  release(): void {
+    // A read that was given up may still write into it.
+    if (this.#unsettled === undefined && spare.length < MAX_SPARE) spare.push(this.#buffer);
   }
 
   /** The next message. A length that is not among `lengths` fails as soon as it is there. */

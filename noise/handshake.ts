@@ -39,11 +39,6 @@ const DEFAULT_TIMEOUT_MS = 10_000;
 const MAX_TIMEOUT_MS = 2 ** 31 - 1;
 /** HTX 1.1 §1: what a failed responder reads and discards. */
 const MAX_DISCARDED = 65_536;
-/** Room for messages 1 and 3 of the hybrid form and a first burst of frames behind them. */
-const RESPONDER_BUFFER = 4096;
-/** Room for message 2 of the hybrid form. */
-const INITIATOR_BUFFER = 1280;
-
 /** One of the two forms, with its exact message lengths (payloads are empty). */
 interface Form {
   readonly hybrid: boolean;
@@ -248,10 +243,10 @@ export function prepareInitiator(options: InitiateOptions): PreparedInitiator {
     if (used) throw new TypeError("Cannot run handshake: it ran before, or was discarded");
     used = true;
     const watch = new Watch(timeoutMs, signal);
+    const reader = new FrameReader(io, watch);
     try {
       await watch.race(io.write(frame(await message1)));
 
-      const reader = new FrameReader(io, INITIATOR_BUFFER, watch);
       await state.readMessage((await reader.receive([form.lengths[1]])).message);
       if (reader.rest().length > 0) throw new Error("bytes follow message 2");
 
@@ -274,6 +269,7 @@ export function prepareInitiator(options: InitiateOptions): PreparedInitiator {
       throw handshakeFailure(cause);
     } finally {
       watch.end();
+      reader.release();
     }
   }
 
@@ -314,7 +310,7 @@ export async function respond(io: ByteIo, options: RespondOptions): Promise<Hand
   const forms = postQuantum === "accept" ? [CLASSIC, HYBRID] : [postQuantum === "require" ? HYBRID : CLASSIC];
 
   const watch = new Watch(timeoutMs, signal);
-  const reader = new FrameReader(io, RESPONDER_BUFFER, watch);
+  const reader = new FrameReader(io, watch);
   let state: HandshakeState | undefined;
   try {
     const first: FramedMessage = await reader.receive(forms.map((form) => form.lengths[0]));
@@ -358,6 +354,7 @@ export async function respond(io: ByteIo, options: RespondOptions): Promise<Hand
     throw handshakeFailure(cause);
   } finally {
     watch.end();
+    reader.release();
   }
 }
 

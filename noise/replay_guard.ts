@@ -55,7 +55,7 @@ export class ReplayGuard {
 
   /** Whether the key is new; in the same step it is remembered. */
   remember(ephemeralKey: Uint8Array): boolean {
-    const key = String.fromCharCode(...ephemeralKey);
+    const key = latin1(ephemeralKey);
     if (this.#seen.has(key)) return false;
     const oldest = this.#order[this.#next];
     if (oldest !== undefined) this.#seen.delete(oldest);
@@ -64,4 +64,11 @@ export class ReplayGuard {
     this.#next = (this.#next + 1) % this.#capacity;
     return true;
   }
+}
+
+/** One character a byte: the shortest key that a Set takes. */
+function latin1(bytes: Uint8Array): string {
+  let text = "";
+  for (const byte of bytes) text += String.fromCharCode(byte);
+  return text;
 }
