@@ -34,6 +34,7 @@
 export type {
   Aead,
   Bytes,
+  CloseCode,
   CloseCodeName,
   CryptoBackend,
   DhPrivateKey,

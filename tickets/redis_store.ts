@@ -139,7 +139,7 @@ export class RedisTicketStore implements ReplayStore, RateLimiter, AsyncDisposab
   static async connect(url: string, options: RedisTicketStoreOptions = {}): Promise<RedisTicketStore> {
     const { connectTimeout = DEFAULT_REDIS_CONNECT_TIMEOUT_MS, required = true, onError } = options;
     tokenBucketTimes(options);
-    if (!/^rediss?:\/\//.test(url) || !URL.canParse(url)) {
+    if (!/^rediss?:\/\/[^/]/.test(url) || !URL.canParse(url)) {
       throw new TypeError("Cannot connect to Redis: the URL is not of the form redis[s]://host:port");
     }
     const { createClient } = await importClient();
@@ -176,8 +176,9 @@ export class RedisTicketStore implements ReplayStore, RateLimiter, AsyncDisposab
       return store;
     }
     try {
-      await connected;
+      await withTimeout(connected, connectTimeout);
     } catch (cause) {
+      connected.catch(() => {});
       client.destroy();
       if (cause instanceof HtxError) throw cause;
       throw new HtxError("STORE_FAILED", "Cannot connect to Redis: it does not answer", { cause });
@@ -294,19 +295,22 @@ export class RedisTicketStore implements ReplayStore, RateLimiter, AsyncDisposab
     }
   }
 
-  async #withTimeout<T>(promise: Promise<T>): Promise<T> {
-    const { commandTimeout = DEFAULT_REDIS_COMMAND_TIMEOUT_MS } = this.#options;
-    let timer: ReturnType<typeof setTimeout> | undefined;
-    const timeout = new Promise<never>((_, reject) => {
-      timer = setTimeout(() => {
-        reject(new HtxError("STORE_FAILED", `Cannot use Redis: no answer within ${commandTimeout} ms`));
-      }, commandTimeout);
-    });
-    try {
-      return await Promise.race([promise, timeout]);
-    } finally {
-      clearTimeout(timer);
-    }
+  #withTimeout<T>(promise: Promise<T>): Promise<T> {
+    return withTimeout(promise, this.#options.commandTimeout ?? DEFAULT_REDIS_COMMAND_TIMEOUT_MS);
+  }
+}
+
+async function withTimeout<T>(promise: Promise<T>, milliseconds: number): Promise<T> {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const timeout = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => {
+      reject(new HtxError("STORE_FAILED", `Cannot use Redis: no answer within ${milliseconds} ms`));
+    }, milliseconds);
+  });
+  try {
+    return await Promise.race([promise, timeout]);
+  } finally {
+    clearTimeout(timer);
   }
 }
 
