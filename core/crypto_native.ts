@@ -157,7 +157,7 @@ class NativeAead implements Aead {
   seal(nonce: Uint8Array, aad: Uint8Array, plaintext: Uint8Array, out: Uint8Array, offset: number): void {
     requireSealable(nonce, plaintext, out, offset);
     const cipher = this.#node.createCipheriv(CIPHER, live(this.#key), nonce, CIPHER_OPTIONS);
-    if (aad.length > 0) cipher.setAAD(aad);
+    if (aad.length > 0) cipher.setAAD(aad, { plaintextLength: plaintext.length });
     if (plaintext.length > 0) out.set(cipher.update(plaintext), offset);
     cipher.final(); // RFC 8439 §2.8: a stream cipher, nothing is held back
     out.set(cipher.getAuthTag(), offset + plaintext.length);
@@ -170,7 +170,7 @@ class NativeAead implements Aead {
     if (length < 0) return undefined;
     const decipher = this.#node.createDecipheriv(CIPHER, key, nonce, CIPHER_OPTIONS);
     decipher.setAuthTag(sealed.subarray(length));
-    if (aad.length > 0) decipher.setAAD(aad);
+    if (aad.length > 0) decipher.setAAD(aad, { plaintextLength: length });
     const plaintext = length > 0 ? owned(decipher.update(sealed.subarray(0, length))) : new Uint8Array(0);
     try {
       decipher.final();
