@@ -431,9 +431,24 @@ export class HttpMessageDecoder {
     return this.#request ? this.#requestHead() : this.#responseHead();
   }
 
-  /** The scanned head as text, one character per byte. */
+  /** The scanned strings, each at its place, as one text of one character per byte. */
   #text(): string {
     const bytes = this.#buf.subarray(this.#pos, this.#pos + this.#scan);
+    for (let i = 0; i < bytes.length; i++) {
+      if (bytes[i]! >= 0x80) return this.#mixedText(bytes.slice());
+    }
+    return ascii.decode(bytes);
+  }
+
+  /** The same for bytes above 0x7F, which mostly stand in the lengths between the strings. */
+  #mixedText(bytes: Uint8Array): string {
+    const spans = this.#spans;
+    let at = 0;
+    for (let i = 0; i < spans.length; i += 2) {
+      bytes.fill(0, at, spans[i]!);
+      at = spans[i + 1]!;
+    }
+    bytes.fill(0, at);
     for (let i = 0; i < bytes.length; i++) {
       if (bytes[i]! >= 0x80) return latin1(bytes);
     }

@@ -64,6 +64,7 @@ export {
   type ServeHttpStreamOptions,
 } from "./server.ts";
 export type { HttpStream } from "./stream.ts";
+export { HttpMessageDecoderStream, HttpMessageEncoderStream } from "./streams.ts";
 export type {
   Bytes,
   CloseCodeName,

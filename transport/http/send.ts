@@ -5,17 +5,16 @@
  * @module
  */
 
-import { type Bytes, HtxError, utf8 } from "../../core/mod.ts";
+import { HtxError, utf8 } from "../../core/mod.ts";
 import { HttpBody } from "./body.ts";
 import {
+  type AnyHead,
   encodeHttpChunk,
   encodeHttpChunkHeader,
   encodeHttpEnd,
-  encodeHttpRequest,
-  encodeHttpResponse,
-  type HttpMessageRest,
+  encodeShared,
 } from "./encode.ts";
-import type { HttpField, HttpRequestHead, HttpResponseHead } from "./message.ts";
+import type { HttpField } from "./message.ts";
 import type { HttpStream } from "./stream.ts";
 import { parseContentLength } from "./_grammar.ts";
 
@@ -28,7 +27,7 @@ export type HttpTrailers =
   | (() => readonly HttpField[] | Promise<readonly HttpField[]>);
 
 /** Up to this size content is copied behind its head, and goes out in the same write. */
-const INLINE_BYTES = 16_384;
+const INLINE_BYTES = 8192;
 /** Up to this size a chunk is copied behind its length; above, two writes without a copy. */
 const COPY_BYTES = 4096;
 /** How many microtasks a source gets to show that its data is here already. */
@@ -39,10 +38,7 @@ export interface Outgoing {
   /** Where it goes. */
   readonly stream: HttpStream;
   /** Its head, and which kind it is. */
-  readonly head: { readonly request: HttpRequestHead } | {
-    readonly response: HttpResponseHead;
-    readonly continued: boolean;
-  };
+  readonly head: AnyHead;
   /** Its content. */
   readonly content: HttpContent | null | undefined;
   /** Its trailer section. */
@@ -99,7 +95,6 @@ export async function sendMessage(message: Outgoing): Promise<void> {
     throw error;
   } finally {
     stream.signal.removeEventListener("abort", onAbort);
-    source.release();
   }
 }
 
@@ -107,12 +102,6 @@ export async function sendMessage(message: Outgoing): Promise<void> {
 export function cancelQuietly(content: ReadableStream<Uint8Array> | HttpBody, reason: unknown): void {
   if (content instanceof HttpBody) content.cancel(reason);
   else if (!content.locked) content.cancel(reason).catch(() => {});
-}
-
-function encodeHead(message: Outgoing, rest: HttpMessageRest): Bytes {
-  const { head } = message;
-  if ("request" in head) return encodeHttpRequest(head.request, rest);
-  return encodeHttpResponse(head.response, { ...rest, continued: head.continued });
 }
 
 /** The length that the head declares. */
@@ -144,15 +133,14 @@ async function sendWhole(message: Outgoing, content: Uint8Array, anyLength: bool
     ? await takeTrailers(message, message.trailers)
     : message.trailers;
   if (content.length <= INLINE_BYTES) {
-    const bytes = encodeHead(message, trailers === undefined ? { content } : { content, trailers });
+    const bytes = encodeShared(message.head, trailers === undefined ? { content } : { content, trailers });
     message.headSent = true;
     return stream.write(bytes, { end: true });
   }
-  const head = encodeHead(message, {});
+  const head = encodeShared(message.head, { announce: content.length });
   message.headSent = true;
   await all([
     stream.write(head),
-    stream.write(encodeHttpChunkHeader(content.length)),
     stream.write(content),
     stream.write(encodeHttpEnd(trailers), { end: true }),
   ]);
@@ -198,7 +186,7 @@ async function sendStreamed(message: Outgoing, source: Source): Promise<void> {
   const flush = async (): Promise<void> => {
     const writes: Promise<void>[] = [];
     if (!message.headSent) {
-      const head = encodeHead(message, {});
+      const head = encodeShared(message.head, {});
       message.headSent = true;
       writes.push(stream.write(head));
     }
@@ -226,7 +214,7 @@ async function sendStreamed(message: Outgoing, source: Source): Promise<void> {
     : message.trailers;
   if (!message.headSent) {
     const content = held ?? new Uint8Array(0);
-    const bytes = encodeHead(message, trailers === undefined ? { content } : { content, trailers });
+    const bytes = encodeShared(message.head, trailers === undefined ? { content } : { content, trailers });
     message.headSent = true;
     return stream.write(bytes, { end: true });
   }
@@ -258,7 +246,10 @@ async function all(writes: Promise<void>[]): Promise<void> {
   await Promise.all(writes);
 }
 
-/** What content is read from. One read at a time. */
+/**
+ * What content is read from, one read at a time: to its end or until it is cancelled. A reader's lock is not given
+ * back, since either leaves nothing to read (and giving it back costs as much as a small exchange).
+ */
 interface Source {
   /** What is here already or within a few microtasks; `undefined` when it takes longer. */
   soon(): Promise<Uint8Array | null | undefined>;
@@ -266,8 +257,6 @@ interface Source {
   read(): Promise<Uint8Array | null>;
   /** Gives the rest up. */
   cancel(reason: unknown): void;
-  /** Lets go of the source. */
-  release(): void;
 }
 
 class BodySource implements Source {
@@ -289,8 +278,6 @@ class BodySource implements Source {
   cancel(reason: unknown): void {
     this.#body.cancel(reason);
   }
-
-  release(): void {}
 }
 
 class ReaderSource implements Source {
@@ -323,13 +310,5 @@ class ReaderSource implements Source {
 
   cancel(reason: unknown): void {
     this.#reader.cancel(reason).catch(() => {});
-  }
-
-  release(): void {
-    try {
-      this.#reader.releaseLock();
-    } catch {
-      // A read is pending in a source that ignores its cancellation.
-    }
   }
 }

@@ -29,9 +29,9 @@ import { TunnelStream } from "./tunnel.ts";
 /** What an exchange knows of the session below it; an `HtxConnection` is one. */
 export interface HttpConnectionInfo {
   /** The peer's static public key: who it is. */
-  readonly remoteStatic?: Uint8Array;
+  readonly remoteStatic?: Uint8Array | undefined;
   /** Where the peer stands, as the carrier reports it. */
-  readonly remoteAddr?: DuplexAddr;
+  readonly remoteAddr?: DuplexAddr | undefined;
 }
 
 /** A request that is being received. */
@@ -230,6 +230,7 @@ class ServerExchange implements HttpExchangeInfo {
     try {
       const result = handler(request, this);
       response = result instanceof Promise ? await result : result;
+      if (response.status < 200) throw new TypeError(`Cannot answer: ${response.status} is no final status`);
     } catch (error) {
       if (this.#gone()) return;
       this.#report(error);
