@@ -262,7 +262,7 @@ export class HtxStream extends SessionStream {
   protected override onSent(): void {
     const waiting = this.#waiting;
     if (waiting === undefined || waiting.length === 0) return;
-    while (waiting.length > 0 && waiting[0]!.at <= this._sealedBytes) waiting.shift()!.resolve();
+    while (waiting.length > 0 && waiting[0]!.at <= this._releasedBytes) waiting.shift()!.resolve();
     if (this.error === undefined || this._flushing && this._ready) return;
     for (const { reject } of waiting.splice(0)) reject(this.error);
   }

@@ -74,6 +74,17 @@ export class SendQueue {
     return out.subarray(0, length);
   }
 
+  /** Copies what is left of chunks held by reference, where that is little: their owners have them back. */
+  own(): boolean {
+    if (this.size > COPY_LIMIT || this.#chunks.length - this.#head !== 1) return false;
+    if (this.#block === undefined) {
+      const left = this.#chunks[this.#head]!;
+      this.clear();
+      this.appendCopy(left);
+    }
+    return true;
+  }
+
   /** Forgets everything. */
   clear(): void {
     this.#chunks = [];

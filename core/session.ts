@@ -181,7 +181,8 @@ export class SessionStream {
   /** Bytes received on this stream so far. */
   bytesReceived = 0;
   /** @internal Bytes handed to `write`, and bytes sealed, since the beginning. */ _queuedBytes = 0;
-  /** @internal */ _sealedBytes = 0;
+  /** @internal Of those, how many need their caller's buffer no more: they are sealed or copied. */ _releasedBytes =
+    0;
 
   /** @internal Streams are made by their session. */
   constructor(session: HtxSession, id: number) {
@@ -1225,7 +1226,11 @@ export class HtxSession {
     const type = end && this.limits.streamEnd ? FrameType.STREAM_END : FrameType.STREAM;
     const at = this.#seal(type, stream._id, plaintext, into, start, now);
     stream._sendWindow -= length;
-    stream._sealedBytes += length;
+    // The few bytes that a full frame leaves of a large write wait for the next one, as a copy: a frame of their own
+    // would cost as much as a full one.
+    stream._releasedBytes = stream._send.own()
+      ? stream._queuedBytes
+      : stream._queuedBytes - stream._send.size;
     this.stats.dataSent += length;
     if (end) {
       stream._sendEnded = true;
