@@ -54,7 +54,7 @@ const MAX_WINDOW = 512;
 const ASK_AHEAD = 256;
 /** Bytes that count as progress before a block is complete: fewer could keep a dead peer alive for ever. */
 const PROGRESS_BYTES = 16 * 1024;
-/** One want in a hundred may be taken over while its first owner may still send it: bounds duplicates. */
+/** One want in a hundred may be taken over from a peer that is slow but at work: bounds duplicates. */
 const BLOCKS_PER_STEAL = 100;
 /** Taken-back wants remembered per stream, whose blocks may still come and are no lies. */
 const MAX_CANCELLED = 4096;
@@ -557,12 +557,16 @@ export class WantEngine {
     if (peer.dropped || peer.streams.length === 0 || peer.assigned > 0) return;
     let budget = 1 + Math.floor(this.#blocks / BLOCKS_PER_STEAL) - this.#steals;
     for (const want of this.#wants.values()) {
-      if (budget <= 0 || peer.assigned >= peer.window) return;
+      if (peer.assigned >= peer.window) return;
       const { stream } = want;
       if (stream === undefined || stream.peer === peer || want.answers.get(peer) !== "have") continue;
       if (now - want.askedAt < this.#stealAfter) continue;
-      budget--;
-      this.#steals++;
+      // From a peer that is silent everything is taken; from one that is only slow, little, as it may still come.
+      if (now - stream.peer.lastProgress < this.#stealAfter) {
+        if (budget <= 0) continue;
+        budget--;
+        this.#steals++;
+      }
       this.#takeBack(want, stream);
       this.#unassign(want);
       want.answers.set(stream.peer, "have");
