@@ -214,16 +214,9 @@ export async function initiate(io: ByteIo, options: InitiateOptions): Promise<Ha
  * @throws {TypeError} as {@linkcode initiate}
  */
 export function prepareInitiator(options: InitiateOptions): PreparedInitiator {
+  checkInitiateOptions(options);
   const { keyPair, remoteStatic, postQuantum = "require", deferMessage3 = false, signal } = options;
-  requirePublicKey("dial", remoteStatic);
-  requireKeyPair("dial", keyPair);
-  if (postQuantum !== "require" && postQuantum !== "off") {
-    throw new TypeError('Cannot dial: postQuantum is none of "require", "off"');
-  }
-  if (timingSafeEqual(keyPair.publicKey, remoteStatic)) {
-    throw new TypeError("Cannot dial: the pinned key is this side's own");
-  }
-  const timeoutMs = requireTimeout("dial", options.timeoutMs);
+  const timeoutMs = options.timeoutMs ?? DEFAULT_TIMEOUT_MS;
   signal?.throwIfAborted();
 
   const pinned = copyOf(remoteStatic);
@@ -281,6 +274,25 @@ export function prepareInitiator(options: InitiateOptions): PreparedInitiator {
       await message1.catch(() => {});
     },
   };
+}
+
+/**
+ * Throws what {@linkcode prepareInitiator} would throw for these options, and computes nothing: for a client that
+ * dials later.
+ *
+ * @throws {TypeError} as {@linkcode initiate}
+ */
+export function checkInitiateOptions(options: InitiateOptions): void {
+  const { keyPair, remoteStatic, postQuantum = "require" } = options;
+  requirePublicKey("dial", remoteStatic);
+  requireKeyPair("dial", keyPair);
+  if (postQuantum !== "require" && postQuantum !== "off") {
+    throw new TypeError('Cannot dial: postQuantum is none of "require", "off"');
+  }
+  if (timingSafeEqual(keyPair.publicKey, remoteStatic)) {
+    throw new TypeError("Cannot dial: the pinned key is this side's own");
+  }
+  requireTimeout("dial", options.timeoutMs);
 }
 
 /**

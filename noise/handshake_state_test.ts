@@ -55,19 +55,37 @@ function fixed(
   };
 }
 
-/** Runs both sides up to, not including, the reading of message `step`; gives its reader and the message. */
+/** The three messages of {@linkcode fixed}: they never change. */
+const recorded = new Map<NoisePattern, Promise<Uint8Array[]>>();
+
+async function record(pattern: NoisePattern): Promise<Uint8Array[]> {
+  const { i, r } = fixed(pattern);
+  const messages: Uint8Array[] = [];
+  while (!r.finished) {
+    const [writer, reader] = i.writesNext ? [i, r] : [r, i];
+    messages.push(await writer.writeMessage());
+    await reader.readMessage(messages.at(-1)!);
+  }
+  return messages;
+}
+
+/** A fresh reader of message `step` and that message. */
 async function upTo(
   step: 0 | 1 | 2,
   pattern: NoisePattern,
 ): Promise<{ reader: HandshakeState; message: Uint8Array }> {
+  if (!recorded.has(pattern)) recorded.set(pattern, record(pattern));
+  const messages = await recorded.get(pattern)!;
   const { i, r } = fixed(pattern);
-  const message1 = await i.writeMessage();
-  if (step === 0) return { reader: r, message: message1 };
-  await r.readMessage(message1);
-  const message2 = await r.writeMessage();
-  if (step === 1) return { reader: i, message: message2 };
-  await i.readMessage(message2);
-  return { reader: r, message: await i.writeMessage() };
+  if (step === 1) {
+    assertEquals(await i.writeMessage(), messages[0]);
+    return { reader: i, message: messages[1]! };
+  }
+  if (step === 2) {
+    await r.readMessage(messages[0]!);
+    assertEquals(await r.writeMessage(), messages[1]);
+  }
+  return { reader: r, message: messages[step]! };
 }
 
 async function refuses(reader: HandshakeState, message: Uint8Array, what: string): Promise<void> {
@@ -235,8 +253,7 @@ for (const pattern of [XK, XKhfs]) {
   Deno.test(`${pattern.protocol}: truncated at every length and longer by a byte, every message fails (e-27)`, async () => {
     for (const step of [0, 1, 2] as const) {
       const { message } = await upTo(step, pattern);
-      const stride = message.length > 64 ? 97 : 1;
-      for (let length = 0; length < message.length; length += stride) {
+      for (let length = 0; length < message.length; length++) {
         const { reader } = await upTo(step, pattern);
         await refuses(reader, message.subarray(0, length), `message ${step + 1} cut to ${length}`);
       }
@@ -279,12 +296,9 @@ for (const step of [0, 1, 2] as const) {
     }
   });
 
-  Deno.test(`XKhfs: a flipped bit in any part of message ${step + 1} is refused`, async () => {
+  Deno.test(`XKhfs: a flipped bit in any byte of message ${step + 1} is refused`, async () => {
     const { message } = await upTo(step, XKhfs);
-    // Every byte of the ephemeral key and of the last tag, every 29th between, and both ends of each part.
-    const edges = [31, 32, 33, 1119, 1120, 1135, 1136, 1215, 1216, 1231, 1232];
     for (let at = 0; at < message.length; at++) {
-      if (at >= 32 && at < message.length - 16 && at % 29 !== 0 && !edges.includes(at)) continue;
       const { reader } = await upTo(step, XKhfs);
       const changed = new Uint8Array(message);
       changed[at]! ^= 1 << (at % 8);

@@ -14,6 +14,7 @@ import {
   utf8,
 } from "../core/mod.ts";
 import {
+  checkInitiateOptions,
   initiate,
   type InitiateOptions,
   prepareInitiator,
@@ -231,6 +232,10 @@ Deno.test("dialing without a pinned key is a type error and a run-time error (e-
   // @ts-expect-error: keyPair is missing
   await assertRejects(() => initiate(io, { remoteStatic: server.publicKey }), TypeError, "keyPair");
   assertEquals(io.written(), EMPTY);
+  // A client that dials later can have its options looked at before.
+  checkInitiateOptions({ keyPair: client, remoteStatic: server.publicKey });
+  // @ts-expect-error: remoteStatic is missing
+  assertThrows(() => checkInitiateOptions({ keyPair: client }), TypeError, "public key");
 });
 
 Deno.test("a pinned key in another spelling, or one's own, is refused before a byte is sent (e-38)", async () => {

@@ -35,6 +35,7 @@
 
 export { CipherState } from "./cipher_state.ts";
 export {
+  checkInitiateOptions,
   type HandshakeOptions,
   HandshakeResult,
   initiate,
