@@ -17,21 +17,19 @@ const VALUES = /* @__PURE__ */ (() => {
 
 /** The unpadded Base64URL text of `bytes`. */
 export function encodeBase64Url(bytes: Uint8Array): string {
-  const out = new Uint8Array(Math.ceil(bytes.length * 8 / 6));
-  let at = 0;
+  let out = "";
   let bits = 0;
   let held = 0;
-  for (const byte of bytes) {
-    bits = (bits << 8) | byte;
+  for (let i = 0; i < bytes.length; i++) {
+    bits = (bits << 8) | bytes[i]!;
     held += 8;
     while (held >= 6) {
       held -= 6;
-      out[at++] = ALPHABET.charCodeAt((bits >> held) & 63);
+      out += ALPHABET[(bits >> held) & 63];
     }
     bits &= (1 << held) - 1;
   }
-  if (held > 0) out[at] = ALPHABET.charCodeAt((bits << (6 - held)) & 63);
-  return String.fromCharCode(...out);
+  return held === 0 ? out : out + ALPHABET[(bits << (6 - held)) & 63];
 }
 
 /** The bytes of a text that {@linkcode encodeBase64Url} could have made; `undefined` for any other. */
