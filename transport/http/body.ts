@@ -37,6 +37,8 @@ export class HttpBody {
   #error: unknown;
   #complete: Uint8Array | undefined;
   #readable: ReadableStream<Uint8Array> | undefined;
+  /** A read that waits. */
+  #waiting: PromiseWithResolvers<void> | undefined;
 
   /** Made by the exchange that received the head. */
   constructor(stream: HttpStream, decoder: HttpMessageDecoder, events: HttpBodyEvents) {
@@ -107,16 +109,19 @@ export class HttpBody {
     for (;;) {
       const data = this.tryRead();
       if (data !== undefined) return data;
-      let chunk: Uint8Array | null;
-      try {
-        chunk = await this.#stream.read();
-      } catch (error) {
-        throw this.#fail(error);
-      }
-      if (this.#state === "failed") throw this.#error;
+      await this.#arrival();
+    }
+  }
+
+  /** Waits until the stream has given something, or this body was cancelled or aborted; never rejects. */
+  #arrival(): Promise<void> {
+    const waiting = Promise.withResolvers<void>();
+    this.#waiting = waiting;
+    this.#stream.read().then((chunk) => {
       if (chunk === null) this.#decoder.end();
       else this.#decoder.push(chunk);
-    }
+    }, (error) => void this.#fail(error)).then(waiting.resolve);
+    return waiting.promise;
   }
 
   /**
@@ -249,7 +254,10 @@ export class HttpBody {
   #settle(state: "complete" | "failed", error: unknown): void {
     this.#state = state;
     this.#error = error;
-    if (state === "failed") this.#early.length = 0;
+    if (state === "failed") {
+      this.#early.length = 0;
+      this.#waiting?.resolve();
+    }
     if (state === "complete") this.#trailersWanted?.resolve(this.#trailers);
     else this.#trailersWanted?.reject(error);
     this.#events.settled(error);

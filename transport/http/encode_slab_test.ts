@@ -8,6 +8,9 @@ Deno.test("messages come out whole wherever the encoder's memory runs out under 
     const decoder = new HttpMessageDecoder("response");
     decoder.push(encodeHttpResponse({ status: 200, fields: [["x-a", value], ["x-b", "2"]] }));
     decoder.end();
-    assertEquals(decoder.next(), { type: "response", head: { status: 200, fields: [["x-a", value], ["x-b", "2"]] } });
+    assertEquals(decoder.next(), {
+      type: "response",
+      head: { status: 200, fields: [["x-a", value], ["x-b", "2"]] },
+    });
   }
 });

@@ -110,7 +110,7 @@ const REASONS: Readonly<Record<number, string>> = /* @__PURE__ */ Object.freeze(
  * Serves one exchange on a stream that the client opened. Resolves when the response has been sent, whatever became
  * of it; never rejects.
  *
- * - A malformed head is answered 400, one past a limit 414 or 431, CONNECT and TRACE 501 (save the WebSocket form).
+ * - A malformed head is answered 400, one past a limit 414 or 431, CONNECT, TRACE and TRACK 501 (save the WebSocket form).
  * - What the handler throws becomes a 500; a failure after the head was sent resets the stream (INTERNAL_ERROR).
  */
 export async function serveHttpExchange(
@@ -182,7 +182,7 @@ class ServerExchange implements HttpExchangeInfo {
     if (connect) body.abort(new TypeError("Cannot read content: a CONNECT has none"));
     else body.peek();
     const webSocket = connect && isWebSocketRequest(head);
-    if (head.method === "TRACE" || (connect && !webSocket)) {
+    if (!webSocket && /^(?:connect|trace|track)$/i.test(head.method)) {
       await this.#answer(501, head.method);
     } else {
       const { method, scheme, authority, path, fields } = head;
@@ -193,7 +193,7 @@ class ServerExchange implements HttpExchangeInfo {
       body.abort(
         new HtxError("CANCELLED", "Cannot read content: the response has been sent", { streamId: stream.id }),
       );
-      stream.stopSending();
+      if (!this.#gone()) stream.stopSending();
     }
   }
 
@@ -230,22 +230,18 @@ class ServerExchange implements HttpExchangeInfo {
     try {
       const result = handler(request, this);
       response = result instanceof Promise ? await result : result;
-      if (response.status < 200) throw new TypeError(`Cannot answer: ${response.status} is no final status`);
     } catch (error) {
       if (this.#gone()) return;
       this.#report(error);
       return await this.#answer(500, request.method);
     }
     const { status, upgrade } = response;
-    if (webSocket && status >= 200 && status < 300) {
-      if (upgrade === undefined) {
-        this.#report(new TypeError("Cannot accept WebSocket: the response has no upgrade function"));
-        return await this.#answer(500, request.method);
-      }
-      return await this.#upgrade(response, upgrade);
-    }
+    const accepted = webSocket && status >= 200 && status < 300;
+    if (accepted && upgrade !== undefined) return await this.#upgrade(response, upgrade);
     const outgoing = this.#outgoing(response, request.method);
     try {
+      if (accepted) throw new TypeError("Cannot accept WebSocket: the response has no upgrade function");
+      if (status < 200) throw new TypeError(`Cannot answer: ${status} is no final status`);
       await sendMessage(outgoing);
     } catch (error) {
       await this.#sendFailed(outgoing, error, request.method);
@@ -398,8 +394,6 @@ function fetchExchange(
   received: HttpRequest,
   exchange: HttpExchangeInfo,
 ): HttpResponseParts | Promise<HttpResponseParts> {
-  // `Request` knows no TRACK (nor TRACE and CONNECT, which do not come this far).
-  if (received.method.toUpperCase() === "TRACK") return plain(501);
   let request: Request;
   try {
     request = new StreamRequest(received, stream);
@@ -500,8 +494,8 @@ class FetchInfo implements HttpRequestInfo {
     return trailers;
   }
 
-  sendInformational(status: number, headers?: HeadersInit): Promise<void> {
-    return this.#exchange.sendInformational({ status, fields: fieldsOf(new Headers(headers)) });
+  async sendInformational(status: number, headers?: HeadersInit): Promise<void> {
+    await this.#exchange.sendInformational({ status, fields: fieldsOf(new Headers(headers)) });
   }
 
   setTrailers(trailers: HeadersInit | (() => HeadersInit | Promise<HeadersInit>)): void {
