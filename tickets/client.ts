@@ -249,18 +249,24 @@ export class TicketClient {
   }
 
   /**
+   * A URL with a fresh ticket in its query, for what has a URL and no headers: a WebSocket of a browser, a link.
+   *
+   * @throws {TypeError} when the URL is none, or its request would travel in clear
+   */
+  addToUrl(url: string | URL): string {
+    const text = String(url);
+    this.#requirePrivacy(new URL(text));
+    return addToQuery(text, `${TICKET_PARAMETER}=${this.ticket()}`);
+  }
+
+  /**
    * A copy of the request with a ticket in it; the original's body is used up. The carrier is drawn among those that
    * this request can take: a body only for a POST of a small form, or one without a body.
    *
    * @throws {TypeError} when the request can take no carrier of the policy, or would travel in clear
    */
   async apply(request: Request): Promise<Request> {
-    const url = new URL(request.url);
-    if (!this.#options.dangerouslyAllowCleartext && isCleartext(url)) {
-      throw new TypeError(
-        "Cannot add ticket: the request would travel in clear, where whoever sees the ticket can spend it",
-      );
-    }
+    this.#requirePrivacy(new URL(request.url));
     const text = this.ticket();
     const form = await readForm(request, text.length + TICKET_PARAMETER.length + 2);
     const among: TicketCarrier[] = form === undefined ? ["cookie", "query"] : ["cookie", "query", "body"];
@@ -310,6 +316,13 @@ export class TicketClient {
       if (left === 0 || await admitted(response)) return response;
       await response.body?.cancel();
     }
+  }
+
+  #requirePrivacy(url: URL): void {
+    if (this.#options.dangerouslyAllowCleartext || !isCleartext(url)) return;
+    throw new TypeError(
+      "Cannot add ticket: the request would travel in clear, where whoever sees the ticket can spend it",
+    );
   }
 }
 

@@ -210,6 +210,17 @@ Deno.test("TicketClient.apply() draws only among carriers that the request can t
   await assertRejects(() => only.apply(new Request(HTTPS)), TypeError, "no place");
 });
 
+Deno.test("TicketClient.addToUrl() gives a WebSocket its ticket", async () => {
+  const key = generateTicketKey();
+  const client = new TicketClient(key);
+  const url = client.addToUrl("wss://site.example/chat?room=%20#x");
+  assert(url.startsWith("wss://site.example/chat?room=%20&bn1=") && url.endsWith("#x"));
+  const found = extractTickets({ target: url.slice("wss://site.example".length, -2) });
+  assertEquals(found.target, "/chat?room=%20");
+  assert((await new TicketVerifier({ keys: [key] }).verify(found.tickets)).ok);
+  assert(client.addToUrl(new URL("ws://127.0.0.1:80/")).startsWith("ws://127.0.0.1/?bn1="));
+});
+
 Deno.test("e-28: no ticket is put into a request that would travel in clear to another machine", async () => {
   for (const carrier of TICKET_CARRIERS) {
     const client = new TicketClient(generateTicketKey(), { carrier });
@@ -220,6 +231,8 @@ Deno.test("e-28: no ticket is put into a request that would travel in clear to a
       await client.apply(new Request(url, { method: "POST" }));
     }
   }
+  const client = new TicketClient(generateTicketKey());
+  assertThrows(() => client.addToUrl("ws://site.example/"), TypeError, "clear");
   const knowing = new TicketClient(generateTicketKey(), {
     carrier: "query",
     dangerouslyAllowCleartext: true,

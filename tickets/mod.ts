@@ -60,6 +60,7 @@ export {
   type TicketBodyFields,
   type TicketRequestParts,
 } from "./extract.ts";
+export * from "./gate.ts";
 export { DEFAULT_KV_CAPACITY, KvReplayStore, type KvReplayStoreOptions } from "./kv_store.ts";
 export {
   ACCESS_TICKET_LENGTH,
