@@ -21,7 +21,7 @@ import {
   systemRandom,
   TAG_LENGTH,
 } from "./crypto_limits.ts";
-import { nobleEncapsulate, nobleKemKey } from "./crypto_noble.ts";
+import { nobleEncapsulate, nobleHkdf, nobleKemKey } from "./crypto_noble.ts";
 import { webCryptoKem } from "./crypto_webkem.ts";
 
 /** The `node:crypto` module. */
@@ -39,6 +39,9 @@ export function findNodeCrypto(): NodeCryptoModule | undefined {
 
 const CIPHER = "chacha20-poly1305";
 const CIPHER_OPTIONS = /* @__PURE__ */ Object.freeze({ authTagLength: TAG_LENGTH });
+
+/** `hkdfSync` of Node takes no longer info; RFC 5869 has no such limit. */
+const MAX_HKDF_INFO = 1024;
 
 /** The PKCS #8 wrapping of a raw X25519 private key (RFC 8410 §7). */
 const PKCS8_PREFIX = [
@@ -96,6 +99,7 @@ export class NativeCrypto implements CryptoBackend {
   /** @inheritdoc */
   hkdfSha256(ikm: Uint8Array, salt: Uint8Array, info: Uint8Array, length: number): Bytes {
     requireHkdfLength(length);
+    if (info.length > MAX_HKDF_INFO) return nobleHkdf(ikm, salt, info, length);
     return new Uint8Array(this.#node.hkdfSync("sha256", ikm, salt, info, length));
   }
 

@@ -68,7 +68,7 @@ export class NobleCrypto implements CryptoBackend {
   /** @inheritdoc */
   hkdfSha256(ikm: Uint8Array, salt: Uint8Array, info: Uint8Array, length: number): Bytes {
     requireHkdfLength(length);
-    return hkdf(sha256, ikm, salt, info, length);
+    return nobleHkdf(ikm, salt, info, length);
   }
 
   /** @inheritdoc */
@@ -158,6 +158,11 @@ class NobleDhKey implements DhPrivateKey {
     this.#key?.fill(0);
     this.#key = undefined;
   }
+}
+
+/** HKDF-SHA-256 in JavaScript; the length was checked. */
+export function nobleHkdf(ikm: Uint8Array, salt: Uint8Array, info: Uint8Array, length: number): Bytes {
+  return hkdf(sha256, ikm, salt, info, length);
 }
 
 /** An ML-KEM-768 key in JavaScript, fresh or from its seed. */

@@ -278,6 +278,14 @@ Deno.test("native and noble hash, authenticate and derive alike on random input"
   );
 });
 
+Deno.test("HKDF takes an info of any length, and no length at all", () => {
+  for (const size of [0, 1023, 1024, 1025, 5000]) {
+    const info = new Uint8Array(size).fill(3);
+    assertEquals(native.hkdfSha256(EMPTY, EMPTY, info, 40), noble.hkdfSha256(EMPTY, EMPTY, info, 40));
+  }
+  for (const crypto of [native, noble]) assertEquals(crypto.hkdfSha256(EMPTY, EMPTY, EMPTY, 0).length, 0);
+});
+
 Deno.test("native and noble agree on X25519 for random and for non-canonical keys", () => {
   fc.assert(
     fc.property(bytes(32), bytes(32), (scalar, u) => {
