@@ -34,8 +34,8 @@ const QUIET_RECEIVE = 4096;
 const BUSY_RECEIVE = 262_144;
 /** Short reads in a row after which a busy connection counts as quiet. */
 const QUIET_AFTER = 8;
-/** Large buffers kept for the next connection that needs one. */
-const POOL_SIZE = 8;
+/** Bytes of unused buffers kept, of each size, for the next connection that needs one. */
+const POOL_BYTES = 2 ** 20;
 /** Microtask turns for which a flush waits: what the application does on the same occasion rides in the same write. */
 const FLUSH_TURNS = 3;
 
@@ -56,12 +56,14 @@ class BufferPool {
   }
 
   give(buffer: Bytes): void {
-    if (buffer.length === this.#size && this.#free.length < POOL_SIZE) this.#free.push(buffer);
+    if (buffer.length === this.#size && this.#free.length * this.#size < POOL_BYTES) this.#free.push(buffer);
   }
 }
 
-const receivePool = /* @__PURE__ */ new BufferPool(BUSY_RECEIVE);
-const sendPool = /* @__PURE__ */ new BufferPool(MAX_FILL_LENGTH);
+const quietReceivePool = /* @__PURE__ */ new BufferPool(QUIET_RECEIVE);
+const busyReceivePool = /* @__PURE__ */ new BufferPool(BUSY_RECEIVE);
+const smallSendPool = /* @__PURE__ */ new BufferPool(SMALL_BATCH);
+const largeSendPool = /* @__PURE__ */ new BufferPool(MAX_FILL_LENGTH);
 
 /** A clock with timers, for tests that do not wait. */
 export interface Clock {
@@ -356,12 +358,13 @@ interface Carrier {
 class DirectCarrier implements Carrier {
   readonly #io: ByteIo;
   readonly #session: HtxSession;
+  #busy = false;
   #shortReads = 0;
-  #pooled = false;
 
   constructor(io: ByteIo, session: HtxSession) {
     this.#io = io;
     this.#session = session;
+    session.receiveBuffer.resize(quietReceivePool.take());
   }
 
   async receive(): Promise<boolean> {
@@ -375,25 +378,21 @@ class DirectCarrier implements Carrier {
 
   /** A full read is the sign of more to come; a run of short ones, of quiet. */
   #fit(full: boolean, length: number): void {
-    const buffer = this.#session.receiveBuffer;
     if (full) {
       this.#shortReads = 0;
-      if (!this.#pooled) {
-        this.#pooled = true;
-        buffer.resize(receivePool.take());
-      }
-    } else if (length > QUIET_RECEIVE || buffer.pending > 0) {
+      if (!this.#busy) this.#exchange(busyReceivePool.take(), true);
+    } else if (length > QUIET_RECEIVE || this.#session.receiveBuffer.pending > 0) {
       this.#shortReads = 0;
-    } else if (buffer.capacity > QUIET_RECEIVE && ++this.#shortReads > QUIET_AFTER) {
-      this.#release(new Uint8Array(QUIET_RECEIVE));
+    } else if (this.#session.receiveBuffer.capacity > QUIET_RECEIVE && ++this.#shortReads > QUIET_AFTER) {
+      this.#shortReads = 0;
+      this.#exchange(quietReceivePool.take(), false);
     }
   }
 
-  #release(instead: Bytes): void {
-    this.#shortReads = 0;
-    const buffer = this.#session.receiveBuffer.resize(instead);
-    if (this.#pooled) receivePool.give(buffer);
-    this.#pooled = false;
+  #exchange(buffer: Bytes, busy: boolean): void {
+    const old = this.#session.receiveBuffer.resize(buffer);
+    (this.#busy ? busyReceivePool : quietReceivePool).give(old);
+    this.#busy = busy;
   }
 
   write(batch: Uint8Array): Promise<void> {
@@ -411,7 +410,7 @@ class DirectCarrier implements Carrier {
   /** No read is under way and none will be: the buffer goes back. */
   ended(): void {
     this.#session.receiveBuffer.discard();
-    if (this.#pooled) this.#release(new Uint8Array(0));
+    this.#exchange(new Uint8Array(0), false);
   }
 }
 
@@ -518,7 +517,6 @@ export class HtxConnection implements AsyncDisposable {
   #incomingWaiter: (() => void) | undefined;
   #incomingStreams: ReadableStream<HtxStream> | undefined;
   #pending: Uint8Array;
-  #small: Bytes | undefined;
   #flushing = false;
   #writeSince: number | undefined;
   #timer: (() => void) | undefined;
@@ -824,16 +822,14 @@ export class HtxConnection implements AsyncDisposable {
     const session = this.#session;
     try {
       while ((session.outputDue || this.#pending.length > 0) && !this.#ending) {
-        const size = session.outputDue
-          ? session.outputSize(SMALL_BATCH) + this.#pending.length
-          : this.#pending.length;
-        const small = size <= SMALL_BATCH;
-        const buffer = small ? this.#small ??= new Uint8Array(SMALL_BATCH) : sendPool.take();
-        const head = this.#pending.length;
-        buffer.set(this.#pending);
+        const head = this.#pending;
         this.#pending = EMPTY;
-        const length = head +
-          (session.outputDue ? session.fill(head === 0 ? buffer : buffer.subarray(head)) : 0);
+        const due = session.outputDue;
+        const size = head.length + (due ? session.outputSize(SMALL_BATCH) : 0);
+        const pool = size <= SMALL_BATCH ? smallSendPool : largeSendPool;
+        const buffer = pool.take();
+        buffer.set(head);
+        const length = head.length + (due ? session.fill(buffer.subarray(head.length)) : 0);
         if (length > 0) {
           this.#writes++;
           this.#writeSince = this.#clock.now();
@@ -841,7 +837,7 @@ export class HtxConnection implements AsyncDisposable {
           await this.#carrier.write(buffer.subarray(0, length));
           this.#writeSince = undefined;
         }
-        if (!small) sendPool.give(buffer);
+        pool.give(buffer); // not where the write failed: who knows who still reads it
         if (length === 0) break;
       }
     } catch (error) {

@@ -37,6 +37,9 @@ export const MAX_HEADER_LENGTH = 12;
 /** The most bytes that one frame takes on the wire. */
 export const MAX_FRAME_LENGTH: number = MAX_HEADER_LENGTH + MAX_PLAINTEXT_LENGTH + TAG_LENGTH;
 
+/** Bytes of room that a {@linkcode FrameBuffer} makes at the least. */
+const MIN_ROOM = 4096;
+
 /** A frame that belongs to a stream: STREAM, WINDOW_UPDATE or STREAM_END. */
 export interface StreamFrame {
   /** What it is. */
@@ -238,9 +241,9 @@ export class FrameBuffer {
   #end = 0;
   #owned: Bytes;
 
-  /** `capacity`: bytes of room to begin with; it grows to hold one frame, and to what {@linkcode FrameBuffer.resize} says. */
-  constructor(capacity = 4096) {
-    this.#owned = new Uint8Array(capacity);
+  /** Room is made when it is first needed: 4096 bytes, and as much as one frame takes. */
+  constructor() {
+    this.#owned = new Uint8Array(0);
     this.bytes = this.#owned;
   }
 
@@ -323,7 +326,7 @@ export class FrameBuffer {
     }
     const source = this.bytes.subarray(this.#start, this.#end);
     if (pending + room > owned.length) {
-      this.#owned = new Uint8Array(Math.max(pending + room, 2 * owned.length));
+      this.#owned = new Uint8Array(Math.max(pending + room, 2 * owned.length, MIN_ROOM));
     }
     this.#owned.set(source); // set() copes with overlap
     this.bytes = this.#owned;
@@ -358,7 +361,7 @@ export class FrameDecoderStream extends TransformStream<Uint8Array, Frame[]> {
    * inexact but above it: everything past the length is judged after the frame opened (HTX 1.1 §3).
    */
   constructor() {
-    const buffer = new FrameBuffer(0);
+    const buffer = new FrameBuffer();
     super({
       transform(chunk, controller) {
         const frames: Frame[] = [];

@@ -341,7 +341,7 @@ export class HtxSession {
   readonly #acceptControl: boolean;
   readonly #sendKeys: TrafficKeys;
   readonly #receiveKeys: TrafficKeys;
-  readonly #buffer: FrameBuffer = new FrameBuffer(4096);
+  readonly #buffer: FrameBuffer = new FrameBuffer();
 
   // Streams.
   readonly #streams: Map<number, SessionStream> = new Map();
