@@ -273,9 +273,10 @@ Deno.test("postQuantum: every pair of policies gives hybrid, classic or a failur
   for (const mine of FORMS) {
     for (const theirs of ["accept", "require", "off"] as const) {
       const [near, far] = memoryIo();
-      const dialing = dial(near, { postQuantum: mine, timeoutMs: 50 });
-      const answering = answer(far, { postQuantum: theirs, timeoutMs: 40 });
-      if (theirs === "accept" || (mine === "require") === (theirs === "require")) {
+      const agree = theirs === "accept" || (mine === "require") === (theirs === "require");
+      const dialing = dial(near, { postQuantum: mine, timeoutMs: agree ? undefined : 50 });
+      const answering = answer(far, { postQuantum: theirs, timeoutMs: agree ? undefined : 40 });
+      if (agree) {
         const [dialed, accepted] = await Promise.all([dialing, answering]);
         for (const result of [dialed, accepted]) {
           assertEquals(result.hybrid, mine === "require");
@@ -492,12 +493,12 @@ Deno.test("a failed responder waits for the peer's end or the deadline, whicheve
 Deno.test("a failed responder discards at most 64 KiB, and that limit cannot be seen before the deadline", async () => {
   const [near, far] = memoryIo();
   const started = performance.now();
-  const answering = fails(answer(far, { timeoutMs: 80 }));
+  const answering = fails(answer(far, { timeoutMs: 250 }));
   for (let i = 0; i < 100; i++) await near.write(new Uint8Array(4096).fill(0xff));
   await near.closeWrite();
   await answering;
   assert(far.bytesRead >= 65_536 && far.bytesRead <= 65_536 + 4096, `${far.bytesRead}`);
-  assert(performance.now() - started >= 75);
+  assert(performance.now() - started >= 240);
   assert(far.finished && far.closed);
   assertEquals(far.written(), EMPTY);
 });
@@ -613,7 +614,7 @@ Deno.test("a peer that stalls anywhere is given up at the deadline", async () =>
   }
   {
     const [near, far] = memoryIo();
-    const answering = fails(answer(far, { timeoutMs: 25 }));
+    const answering = fails(answer(far, { timeoutMs: 150 }));
     await near.write((await message1()).wire);
     await answering; // message 3 never comes
     assertEquals(far.written().length, 50);
@@ -627,8 +628,8 @@ Deno.test("a peer that stalls anywhere is given up at the deadline", async () =>
   }
   {
     const [near, far] = memoryIo();
-    const answering = fails(answer(far, { timeoutMs: 40, authorize: () => new Promise(() => {}) }));
-    await dial(near);
+    const answering = fails(answer(far, { timeoutMs: 200, authorize: () => new Promise(() => {}) }));
+    await dial(near, { postQuantum: "off" });
     await answering;
     assert(far.finished && far.closed);
   }
