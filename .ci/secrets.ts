@@ -30,7 +30,8 @@ const ASSIGNED =
 
 const FILE_NAMES =
   /(?:^|\/)(?:id_(?:rsa|ecdsa|ed25519)|\.env|\.npmrc|\.netrc|[^/]+\.(?:key|p12|pfx|jks|kdbx|pem))$/;
-const TEST_FILE = /_test\.ts$|(?:^|\/)testdata\//;
+/** Tests and known-answer vectors, which are public by nature. */
+const TEST_FILE = /_(?:test|testing|kat)\.ts$|(?:^|\/)testdata\//;
 const LIBRARY = /^(?:core|noise|transport|gateway|tickets|bitswap|overlay|examples)\/.*\.ts$|^mod\.ts$/;
 
 /** Everything suspicious in one file. */
@@ -42,8 +43,10 @@ export function findSecrets(path: string, text: string): Finding[] {
     for (const [rule, pattern] of Object.entries(ANYWHERE)) if (pattern.test(line)) report(i + 1, rule);
     if (TEST_FILE.test(path)) return;
     if (ASSIGNED.test(line)) report(i + 1, "key material in code");
-    if (LIBRARY.test(path) && /\bMath\.random\b/.test(line) && !/^\s*(?:\*|\/\/)/.test(line)) {
-      report(i + 1, "Math.random: use crypto.getRandomValues or the injected source");
+    // Spreading retries is the one use that needs no secrecy; the line has to say that this is what it does.
+    const code = line.replace(/^\s*(?:\/?\*|\/\/).*/, "");
+    if (LIBRARY.test(path) && /\bMath\.random\b/.test(code) && !/\bjitter\b/i.test(code)) {
+      report(i + 1, "Math.random for something else than jitter");
     }
   });
   return found;

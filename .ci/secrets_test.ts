@@ -39,6 +39,7 @@ Deno.test("findSecrets() finds a generator that is not cryptographic in library 
   const [rule] = rules("tickets/padding.ts", "const n = Math.random();");
   assertEquals(rule?.startsWith("Math.random"), true);
   assertEquals(rules("tickets/padding.ts", " * not `Math.random()`"), []);
+  assertEquals(rules("tickets/store.ts", "await pause(delay * Math.random() /* jitter */);"), []);
   assertEquals(rules("tickets/padding_test.ts", "const n = Math.random();"), []);
 });
 

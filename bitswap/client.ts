@@ -661,7 +661,7 @@ export class BitswapClient implements AsyncDisposable {
           return;
         }
         // Half to all of the delay, so that many clients do not come back at once.
-        await pause(delay * (0.5 + Math.random() / 2), signal);
+        await pause(delay * (0.5 + Math.random() /* jitter */ / 2), signal);
         delay = Math.min(2 * delay, MAX_RECONNECT_DELAY);
         continue;
       }
@@ -676,7 +676,7 @@ export class BitswapClient implements AsyncDisposable {
       const got = (this.#engine.stats(slot.peer.id)?.blocks ?? 0) > before;
       if (got) delay = this.#reconnectDelay;
       if (signal.aborted) return;
-      await pause(delay * (0.5 + Math.random() / 2), signal);
+      await pause(delay * (0.5 + Math.random() /* jitter */ / 2), signal);
       if (!got) delay = Math.min(2 * delay, MAX_RECONNECT_DELAY);
     }
   }

@@ -155,7 +155,7 @@ export class RedisTicketStore implements ReplayStore, RateLimiter, AsyncDisposab
         reconnectStrategy: (retries: number): number | false => {
           if (required && !wasReady) return false;
           const limit = Math.min(FIRST_BACKOFF_MS * 2 ** Math.min(retries, 16), MAX_BACKOFF_MS);
-          return limit / 2 + Math.random() * limit / 2;
+          return limit / 2 + Math.random() /* jitter */ * limit / 2;
         },
       },
     });
