@@ -67,7 +67,7 @@ Deno.test("uptime looks at the 30 days that end today", () => {
 
 Deno.test("what adds up to 0.8 is 0.8, and is trusted", () => {
   const exact = peerTrust(inputs({ observations: { good: 0, bad: 1 }, stake: { sat: 1n, cap: 1n } }));
-  assertEquals(exact.value, 0.8); // 0.5 + 0.3 * (1 / 3) + 0.2; in floats this sum is 0.7999999999999999
+  assertEquals(exact.value, 0.8); // 0.5 + 0.3 / 3 + 0.2
   assertEquals(requiredHops({ trust: exact.value }).hops, 0);
   const cap = 10n ** 15n;
   const below = peerTrust(inputs({ observations: { good: 0, bad: 1 }, stake: { sat: cap - 1n, cap } }));
