@@ -30,6 +30,16 @@ export interface Duplex {
   readonly io?: ByteIo;
   /** Ends the whole duplex at once, whatever is under way. Idempotent. */
   close?(): void;
+  /**
+   * Whether the carrier passes for other traffic (TLS, WebSocket, QUIC): connections over it keep the traffic shape
+   * of HTX 1.1 §4 unless their options say otherwise. @default {false}
+   */
+  readonly covert?: boolean;
+  /**
+   * For carriers that cannot make the peer wait, such as a WebSocket: `credit` tells how many bytes the peer may have
+   * under way, and more than that waiting here, with 64 KiB on top, ends the duplex. Called again where that changes.
+   */
+  limitReceive?(credit: () => number): void;
   /** Where this side stands. */
   readonly localAddr?: DuplexAddr;
   /** Where the peer stands. */
