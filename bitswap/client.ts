@@ -410,10 +410,12 @@ export class BitswapClient implements AsyncDisposable {
     let pulling = false;
     let done = false;
     const pull = async (): Promise<void> => {
-      if (pulling) return;
+      const room = (): boolean => open.size + arrived.length < this.#inFlight(bufferBytes);
+      // Without room nothing changes: to notify then would keep the consumer spinning.
+      if (pulling || !room()) return;
       pulling = true;
       try {
-        while (!done && failure === undefined && open.size + arrived.length < this.#inFlight(bufferBytes)) {
+        while (!done && failure === undefined && room()) {
           const step = source.next();
           const { value, done: last } = step instanceof Promise ? await step : step;
           if (last) done = true;

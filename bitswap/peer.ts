@@ -110,20 +110,38 @@ export function streamOf(duplex: BitswapDuplex): BitswapStream {
   };
 }
 
+/** Something that opens streams and looks after its connections itself, as `HtxClient` does. */
+export interface BitswapStreamOpener {
+  /** Opens a stream, dialling if need be. */
+  createBidirectionalStream(options: { signal: AbortSignal }): Promise<BitswapStream>;
+}
+
 /**
- * A peer behind a function that dials. The connection is made when a stream is first needed, shared by all streams,
- * and made anew after it has ended.
+ * A peer behind something that dials by itself, such as the `HtxClient` that `connect()` gives.
  *
  * @example
  * ```ts
- * import { BitswapClient, connectionPeer } from "@betanet/htx/bitswap";
- * import { connect } from "@betanet/htx/transport";
+ * import { BitswapClient, BitswapServer, peerOf } from "@betanet/htx/bitswap";
+ * import { connect, serveStreams } from "@betanet/htx/transport";
+ * import { assertEquals } from "@std/assert";
  *
- * function clientOf(url: string, serverPublicKey: Uint8Array): BitswapClient {
- *   const peer = connectionPeer(url, async (signal) => await connect(url, { serverPublicKey, signal }));
- *   return new BitswapClient({ peers: [peer] });
- * }
+ * const blocks = new BitswapServer();
+ * const cid = await blocks.put(new TextEncoder().encode("hello"));
+ * await using server = serveStreams(blocks.onStream);
+ *
+ * await using tunnel = await connect(server.addr, { remoteStatic: server.publicKey });
+ * await using client = new BitswapClient({ peers: [peerOf("server", tunnel)] });
+ * assertEquals(new TextDecoder().decode(await client.get(cid)), "hello");
  * ```
+ */
+export function peerOf(id: string, opener: BitswapStreamOpener): BitswapPeer {
+  return { id, openStream: (signal) => opener.createBidirectionalStream({ signal }) };
+}
+
+/**
+ * A peer behind a function that dials. The connection is made when a stream is first needed, shared by all streams,
+ * and made anew after it has ended.
+ * An `HtxClient` dials again by itself: {@linkcode peerOf} is enough for it.
  */
 export function connectionPeer(
   id: string,

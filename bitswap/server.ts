@@ -9,7 +9,7 @@
 
 import { type Blockstore, type BlockstoreCallOptions, VerifiedBlockstore } from "./blockstore.ts";
 import { blockKey, blockLength, type CID, parseCid, RAW_CODEC } from "./cid.ts";
-import { type CloseCodeName, HtxError } from "./_core.ts";
+import { type CloseCodeName, HtxError, toHex } from "./_core.ts";
 import { type Ledger, LedgerBook, type LedgerEntry, type LedgerOptions } from "./ledger.ts";
 import {
   type BlockPayload,
@@ -142,6 +142,12 @@ export class BitswapServer {
     this.#waiting.delete(key);
     for (const stream of streams) stream.arrived(key);
   }
+
+  /**
+   * {@linkcode handleStream} in the shape that `serveStreams()` takes; the peer is named by its static key, in hex.
+   */
+  readonly onStream = (stream: BitswapStream, info: { readonly remoteStatic: Uint8Array }): Promise<void> =>
+    this.handleStream(stream, { peer: toHex(info.remoteStatic) });
 
   /** Serves all streams of a connection until there come no more. */
   async handleConnection(connection: IncomingStreams, info: BitswapStreamInfo = {}): Promise<void> {
