@@ -5,3 +5,4 @@
  */
 
 export { echo } from "./echo.ts";
+export { staticFiles, type StaticFilesOptions } from "./static_files.ts";
