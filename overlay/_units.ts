@@ -17,5 +17,5 @@ export function fromUnits(units: bigint): number {
 
 /** `part / whole` as a number to show; 0 of nothing is 0. */
 export function ratio(part: bigint, whole: bigint): number {
-  return whole === 0n ? 0 : Number(part * 2n ** 53n / whole) / 2 ** 53;
+  return whole === 0n ? 0 : Number((part << 64n) / whole) / 2 ** 64;
 }

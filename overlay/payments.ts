@@ -237,17 +237,17 @@ export class VoucherGate {
   accept(bytes: Uint8Array, peer: string): VoucherVerdict {
     const voucher = parseVoucher(bytes);
     const now = this.#now();
-    const refuse = (reason: "peer-rate" | "unknown-keyset"): VoucherVerdict => ({
-      ok: false,
-      reason,
-      parked: false,
-    });
-    if (!this.#ofPeer.take(peer, now)) return refuse("peer-rate");
-    const keyset = this.#keysets.get(toHex(voucher.keysetId));
-    if (keyset) return this.#spend(voucher, keyset, now);
+    // Cheap checks before the signature.
+    if (!this.#ofPeer.take(peer, now)) return refusal("peer-rate");
+    if (this.#spent.has(toHex(voucher.secret))) return refusal("spent");
+    const id = toHex(voucher.keysetId);
+    const keyset = this.#keysets.get(id);
+    if (keyset) return this.#ofKeyset.take(id, now) ? this.#spend(voucher, keyset) : refusal("keyset-rate");
     const key = toHex(bytes);
-    if (!this.#parked.has(key) && this.#parked.size >= this.#maxParked) return refuse("unknown-keyset");
-    if (!this.#parked.has(key)) this.#parked.set(key, { voucher, peer });
+    if (!this.#parked.has(key)) {
+      if (this.#parked.size >= this.#maxParked) return refusal("unknown-keyset");
+      this.#parked.set(key, { voucher, peer });
+    }
     return { ok: false, reason: "unknown-keyset", parked: true };
   }
 
