@@ -102,20 +102,17 @@ export interface StreamWriteOptions {
  *
  * @example Asking and answering
  * ```ts
- * import { connectionPairForTestingOnly } from "@betanet/htx/core";
+ * import { connect, serveStreams } from "@betanet/htx/transport";
  * import { assertEquals } from "@std/assert";
  *
- * const [client, server] = connectionPairForTestingOnly();
- * const answering = (async () => {
- *   for await (const stream of server.incomingBidirectionalStreams) await stream.readable.pipeTo(stream.writable);
- * })();
+ * await using server = serveStreams((stream) => stream.readable.pipeTo(stream.writable));
+ * await using client = await connect(server.addr, { remoteStatic: server.publicKey });
  * const stream = await client.createBidirectionalStream();
  * const writer = stream.writable.getWriter();
  * await writer.write(new TextEncoder().encode("hello"));
  * await writer.close();
- * assertEquals(await new Response(stream.readable as ReadableStream<Uint8Array<ArrayBuffer>>).text(), "hello");
- * await client.close();
- * await answering;
+ * const [answer] = await Array.fromAsync(stream.readable);
+ * assertEquals(new TextDecoder().decode(answer), "hello");
  * ```
  */
 export class HtxStream extends SessionStream {

@@ -78,7 +78,7 @@ export interface HtxErrorOptions extends ErrorOptions {
  * ```
  */
 export class HtxError extends Error {
-  /** @inheritdoc */
+  /** Always `HtxError`. */
   override readonly name = "HtxError";
   /** What happened. */
   readonly code: HtxErrorCode;

@@ -67,21 +67,37 @@ export interface SessionLimits {
 
 /** {@linkcode SessionLimits} with nothing left open. */
 export interface ResolvedLimits {
+  /** Frames under one key. */
   readonly rekeyFrames: number;
+  /** Plaintext bytes under one key. */
   readonly rekeyBytes: number;
+  /** Age of a key in ms. */
   readonly rekeyMs: number;
+  /** Streams of the peer at once. */
   readonly maxPeerStreams: number;
+  /** Streams of this side's at once. */
   readonly maxLocalStreams: number;
+  /** Largest receive window of a stream, in bytes. */
   readonly maxStreamWindow: number;
+  /** What all windows may grow by together, in bytes. */
   readonly receiveBudget: number;
+  /** Small writes held by a stream, in bytes. */
   readonly sendBuffer: number;
+  /** Whether STREAM_END is sent. */
   readonly streamEnd: boolean;
+  /** In ms; 0 is off. */
   readonly frameTimeoutMs: number;
+  /** In ms; 0 is off. */
   readonly writeTimeoutMs: number;
+  /** In ms; 0 is off. */
   readonly keepaliveTimeoutMs: number;
+  /** In ms; 0 is off. */
   readonly idleTimeoutMs: number;
+  /** In ms. */
   readonly closeTimeoutMs: number;
+  /** In ms; `undefined` is off. */
   readonly keepalive: UniformRange | undefined;
+  /** In ms; `undefined` is off. */
   readonly padding: UniformRange | undefined;
 }
 

@@ -25,7 +25,7 @@ export class StreamIo implements ByteIo {
     this.#writer.closed.catch(() => {});
   }
 
-  /** @inheritdoc */
+  /** Reads through the readable stream. */
   async read(into: Uint8Array): Promise<number | null> {
     while (this.#rest.length === 0) {
       const { value, done } = await this.#reader.read();
@@ -38,18 +38,18 @@ export class StreamIo implements ByteIo {
     return length;
   }
 
-  /** @inheritdoc */
+  /** Writes a copy through the writable stream. */
   async write(data: Uint8Array): Promise<void> {
     // A stream may hold on to the chunk after the promise settles; the caller's buffer is the caller's again.
     await this.#writer.write(data.slice());
   }
 
-  /** @inheritdoc */
+  /** Closes the writable stream. */
   async closeWrite(): Promise<void> {
     if (!this.#closed) await this.#writer.close();
   }
 
-  /** @inheritdoc */
+  /** Cancels and aborts both streams. */
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
