@@ -801,7 +801,7 @@ export class HtxConnection implements AsyncDisposable {
       // FRAME_TOO_LARGE and TRUNCATED come from the decoder stream: the one is answered with CLOSE, the other is an end.
       if (error instanceof HtxError && error.code === "FRAME_TOO_LARGE") session.fail(error);
       else if (error instanceof HtxError && error.code === "TRUNCATED") session.receiveEnd();
-      else session.abort(error);
+      else session.broke(error);
     }
     if (this.#carrier instanceof DirectCarrier) this.#carrier.ended();
     this.#flushSoon();
@@ -838,7 +838,7 @@ export class HtxConnection implements AsyncDisposable {
         if (length === 0) break;
       }
     } catch (error) {
-      session.abort(error);
+      session.broke(error);
     } finally {
       this.#writeSince = undefined;
       this.#flushing = false;

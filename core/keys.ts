@@ -18,7 +18,13 @@
 import { concat, utf8 } from "./bytes.ts";
 import type { Aead, Bytes, CryptoBackend } from "./crypto.ts";
 
-const LABEL_K0 = /* @__PURE__ */ utf8("tls13 htx inner v1");
+const K0_LENGTH = 64;
+const K0_LABEL = "tls13 htx inner v1";
+const K0_INFO = /* @__PURE__ */ concat(
+  /* @__PURE__ */ new Uint8Array([0, K0_LENGTH, K0_LABEL.length]),
+  /* @__PURE__ */ utf8(K0_LABEL),
+  /* @__PURE__ */ new Uint8Array(1),
+);
 const SALT_NS = /* @__PURE__ */ utf8("ns");
 const SALT_NEXT = /* @__PURE__ */ utf8("next");
 const EMPTY = /* @__PURE__ */ new Uint8Array(0);
@@ -50,24 +56,12 @@ export interface SessionKeys {
 export function deriveSessionKeys(secrets: HandshakeSecrets, crypto: CryptoBackend): SessionKeys {
   const { k1, k2, h } = secrets;
   const ikm = concat(k1, k2);
-  // RFC 5869 §2.2: PRK = HMAC-Hash(salt, IKM)
-  const prk = crypto.hmacSha256(h, ikm);
-  const k0 = hkdfExpandLabel(crypto, prk, 64);
+  // HKDF-Extract(h, ikm), then HKDF-Expand-Label(prk, "htx inner v1", "", 64): together one HKDF of RFC 5869 whose info
+  // is the HkdfLabel of RFC 8446 §7.1 (uint16 length, label, empty context), so that prk never leaves the backend.
+  const k0 = crypto.hkdfSha256(ikm, h, K0_INFO, K0_LENGTH);
   const keys = { client: k0.slice(0, 32), server: k0.slice(32), handshakeHash: new Uint8Array(h) };
-  for (const secret of [k1, k2, ikm, prk, k0]) secret.fill(0);
+  for (const secret of [k1, k2, ikm, k0]) secret.fill(0);
   return keys;
-}
-
-/** RFC 8446 §7.1 with the one label used here and an empty context; HKDF-Expand of RFC 5869 §2.3. */
-function hkdfExpandLabel(crypto: CryptoBackend, prk: Uint8Array, length: number): Bytes {
-  const info = concat(new Uint8Array([length >>> 8, length, LABEL_K0.length]), LABEL_K0, new Uint8Array(1));
-  const out = new Uint8Array(length);
-  let block: Uint8Array = EMPTY;
-  for (let i = 1, at = 0; at < length; i++, at += block.length) {
-    block = crypto.hmacSha256(prk, block, info, new Uint8Array([i]));
-    out.set(block.subarray(0, length - at), at);
-  }
-  return out;
 }
 
 /** Which way a direction flows. */

@@ -516,18 +516,24 @@ export class HtxSession {
   }
 
   /** The duplex broke: nothing can be sent or received any more. */
-  abort(cause: unknown): void {
+  broke(cause: unknown): void {
+    this.abort(
+      this.#anyFrame || this.role === "server"
+        ? new HtxError("TRUNCATED", "Session ended without CLOSE: the connection broke", { cause })
+        : new HtxError(
+          "HANDSHAKE_FAILED",
+          "Cannot open session: the connection broke before its first frame",
+          { cause },
+        ),
+    );
+  }
+
+  /** Ends the session at once, without CLOSE: the duplex is ended by this side. */
+  abort(error: HtxError): void {
     if (this.#ended) return;
     this.#ended = true;
     this.#frameSince = undefined;
     if (this.closing) return this.#stopFlushing();
-    const error = cause instanceof HtxError
-      ? cause
-      : !this.#anyFrame && this.role === "client"
-      ? new HtxError("HANDSHAKE_FAILED", "Cannot open session: the connection broke before its first frame", {
-        cause,
-      })
-      : new HtxError("TRUNCATED", "Session ended without CLOSE: the connection broke", { cause });
     this.#terminate(error);
   }
 

@@ -19,6 +19,7 @@ import {
 } from "../core/mod.ts";
 import { KeyPair, type PreparedInitiator, prepareInitiator } from "../noise/mod.ts";
 import { type ControlStreamReceiver, receiveControl } from "./control.ts";
+import { trafficShape } from "./duplex.ts";
 import {
   exchangeOverStream,
   fetchOverStream,
@@ -86,7 +87,7 @@ export async function connectDuplex(
   try {
     carrier = await duplex;
   } catch (error) {
-    prepared.discard();
+    await prepared.discard();
     throw error;
   }
   const io = carrier.io ?? new StreamIo(carrier);
@@ -94,6 +95,7 @@ export async function connectDuplex(
   const { controlStream, onStream } = options;
   const connection: HtxConnection = new HtxConnection(carrier, {
     ...options,
+    ...trafficShape(carrier, options),
     role: "client",
     crypto,
     keys: deriveSessionKeys(result.secrets, crypto),
@@ -146,6 +148,7 @@ export class HtxClient implements AsyncDisposable {
   readonly remoteStatic: Bytes;
   readonly #dial: Dialer;
   readonly #options: ConnectDuplexOptions;
+  readonly #keyPair: KeyPair;
   readonly #maxConnections: number;
   readonly #onConnection: ConnectOptions["onConnection"];
   readonly #connections: Set<HtxConnection> = new Set();
@@ -164,9 +167,9 @@ export class HtxClient implements AsyncDisposable {
     }
     this.#maxConnections = maxConnections;
     this.#onConnection = onConnection;
-    this.#options = { ...rest, keyPair: options.keyPair ?? KeyPair.generate() };
-    // The first preparation checks the pinned key; a client with a bad one must not come to be.
-    prepareInitiator({ ...this.#options, keyPair: this.#options.keyPair!, signal: undefined }).discard();
+    this.#keyPair = options.keyPair ?? KeyPair.generate();
+    this.#options = { ...rest, keyPair: this.#keyPair };
+    checkInitiateOptions({ ...this.#options, keyPair: this.#keyPair, signal: undefined });
     this.remoteStatic = new Uint8Array(options.remoteStatic);
   }
 
