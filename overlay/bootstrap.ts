@@ -66,6 +66,8 @@ export class DifficultyController {
   #bits: number;
 
   /**
+   * Makes a controller.
+   *
    * @param capacity accepted requests per second that the responder is meant for
    * @param startSeconds the time, in Unix seconds
    * @throws {RangeError} when the capacity is not above 0, or the bits are below 22
@@ -158,6 +160,8 @@ export class BootstrapLimiter {
   #total = 0;
 
   /**
+   * Makes a limiter.
+   *
    * @param capacity requests per second that the responder takes
    * @throws {RangeError} when it is not above 0
    */

@@ -252,16 +252,16 @@ export function evaluateActivation(
   let last = passedAt;
   const due = () =>
     heldSince === undefined ? undefined : Math.max(planned, heldSince + ACTIVATION_WINDOW_SECONDS);
-  for (const { at, held } of samples) {
+  for (const { at } of samples) {
     if (!(at >= last)) {
       throw new RangeError("Cannot evaluate activation: the samples are not in the order of time");
     }
     last = at;
+  }
+  for (const { at, held } of samples) {
     if (at > now) break;
     const next = due();
-    if (next !== undefined && (next < at || (next === at && held))) {
-      return { ok: true, state: "active", at: next };
-    }
+    if (next !== undefined && next < at) return { ok: true, state: "active", at: next };
     heldSince = held ? heldSince ?? at : undefined;
   }
   const at = due();

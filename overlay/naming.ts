@@ -76,7 +76,11 @@ export function parseServiceUri(text: string): ServiceUri {
   return { id: fromHex(id!), ...(resource === undefined ? {} : { resource }) };
 }
 
-/** Writes what {@linkcode parseServiceUri} reads. @throws {TypeError} when it could not be read back */
+/**
+ * Writes what {@linkcode parseServiceUri} reads.
+ *
+ * @throws {TypeError} when it could not be read back
+ */
 export function formatServiceUri(uri: ServiceUri): string {
   checkBytes(uri.id, HASH_LENGTH, "service id");
   const text = `betanet://${toHex(uri.id)}${uri.resource === undefined ? "" : `/${uri.resource}`}`;

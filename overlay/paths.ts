@@ -184,7 +184,11 @@ export class PathSet {
   #now = -Infinity;
   #lastProbeAt = -Infinity;
 
-  /** @throws {RangeError} when an option is out of its range */
+  /**
+   * Makes an empty set.
+   *
+   * @throws {RangeError} when an option is out of its range
+   */
   constructor(options: PathSetOptions = {}) {
     const {
       maxPaths = MAX_PATHS,

@@ -27,7 +27,7 @@ export const MINT_THRESHOLD = 3;
 /** "Settlement is due from 10 000 sat." */
 export const SETTLEMENT_SAT = 10_000n;
 /** "Mint adverts carry at least 22 bits of proof of work." */
-export const MINT_ADVERT_BITS = POW_MIN_BITS;
+export const MINT_ADVERT_BITS: number = POW_MIN_BITS;
 
 const KEY_LENGTH = 32;
 const ID_LENGTH = 32;
@@ -189,7 +189,11 @@ export class VoucherGate {
   readonly #ofKeyset: Buckets;
   readonly #ofPeer: Buckets;
 
-  /** @throws {RangeError} when an option is out of its range */
+  /**
+   * Makes a gate.
+   *
+   * @throws {RangeError} when an option is out of its range
+   */
   constructor(options: VoucherGateOptions = {}) {
     const {
       keysets = [],
@@ -292,7 +296,11 @@ export interface SettlementVerdict {
   readonly bound: bigint;
 }
 
-/** "Settlement is due from 10 000 sat." @throws {RangeError} when the sum is negative */
+/**
+ * "Settlement is due from 10 000 sat."
+ *
+ * @throws {RangeError} when the sum is negative
+ */
 export function settlementDue(owedSat: bigint): SettlementVerdict {
   if (owedSat < 0n) throw new RangeError("Cannot settle: the sum is negative");
   return { due: owedSat >= SETTLEMENT_SAT, owed: owedSat, bound: SETTLEMENT_SAT };

@@ -298,7 +298,11 @@ export class HopHistory {
   #epoch = -Infinity;
   readonly #limit: number;
 
-  /** @param limit most pairs of source and destination; past it `record` throws. @default {65536} */
+  /**
+   * Makes an empty history.
+   *
+   * @param limit most pairs of source and destination; past it `record` throws. @default {65536}
+   */
   constructor(limit: number = 65_536) {
     this.#limit = limit;
   }

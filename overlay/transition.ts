@@ -178,7 +178,11 @@ export function verifyControlMap(map: ControlMap, options: VerifyControlMapOptio
 export class TransitionReplayGuard {
   readonly #memory: Memory;
 
-  /** @param limit most pairs remembered; past it maps are refused rather than pairs forgotten. @default {65536} */
+  /**
+   * Makes an empty memory.
+   *
+   * @param limit most pairs remembered; past it maps are refused rather than pairs forgotten. @default {65536}
+   */
   constructor(limit: number = MAX_REMEMBERED) {
     this.#memory = new Memory(TRANSITION_REPLAY_MS, limit);
   }
@@ -222,7 +226,11 @@ export class TransitionJudge {
   readonly #guard: TransitionReplayGuard;
   readonly #buckets: Buckets;
 
-  /** @throws {RangeError} when the rate is none */
+  /**
+   * Makes a judge.
+   *
+   * @throws {RangeError} when the rate is none
+   */
   constructor(options: TransitionReceiverOptions) {
     const { keys, now = Date.now, guard = new TransitionReplayGuard(), rate = RECEIVER_RATE } = options;
     this.#keys = keys;
