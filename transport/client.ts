@@ -17,7 +17,7 @@ import {
   selectCrypto,
   StreamIo,
 } from "../core/mod.ts";
-import { KeyPair, type PreparedInitiator, prepareInitiator } from "../noise/mod.ts";
+import { checkInitiateOptions, KeyPair, type PreparedInitiator, prepareInitiator } from "../noise/mod.ts";
 import { type ControlStreamReceiver, receiveControl } from "./control.ts";
 import { trafficShape } from "./duplex.ts";
 import {
