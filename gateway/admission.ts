@@ -1,0 +1,159 @@
+/**
+ * Who is let in: whoever shows a ticket, once, and then whoever shows the cookie that it was exchanged for. Tickets and
+ * admission cookies end here: neither goes upstream, in whatever spelling (HTX 1.1 §6).
+ *
+ * @module
+ */
+
+import {
+  AdmissionCookies,
+  type AdmissionOptions,
+  extractTickets,
+  MAX_TICKET_BODY_LENGTH,
+  mayCarryTicket,
+  TICKET_CARRIERS,
+  type TicketCarrier,
+  TicketPolicy,
+  type TicketRefusal,
+  TicketVerifier,
+  type TicketVerifierOptions,
+} from "../tickets/mod.ts";
+import type { GatewayMetrics } from "./metrics.ts";
+import type { ParsedRequest } from "./request.ts";
+
+/** Options of admission by ticket. */
+export interface TicketAdmissionOptions {
+  /** Verifies tickets: one made before, or what to make it of. */
+  verifier: TicketVerifier | TicketVerifierOptions;
+  /** Carriers and the ticket cookie's name. @default {new TicketPolicy()} */
+  policy?: TicketPolicy | undefined;
+  /** The session cookie that a ticket is exchanged for: made before, or what to make it of. `false` gives none. */
+  session: AdmissionCookies | AdmissionOptions | false;
+  /** Milliseconds that a form which may hold a ticket has to arrive in. @default {10000} */
+  formTimeoutMs?: number | undefined;
+}
+
+/** What admission found. */
+export type AdmissionOutcome =
+  | {
+    readonly admitted: true;
+    /** Path and query without tickets. */
+    readonly target: string;
+    /** The `cookie` lines without tickets and admission cookies. */
+    readonly cookies: readonly string[];
+    /** The body, where it had to be read; without tickets. */
+    readonly body: Uint8Array | undefined;
+    /** A `set-cookie` line for the answer. */
+    readonly setCookie: string | undefined;
+  }
+  | {
+    readonly admitted: false;
+    /** Why; for counters and logs. */
+    readonly reason: TicketRefusal;
+    /** What was read of the body. */
+    readonly body: Uint8Array | undefined;
+  };
+
+/** How long a form may take to arrive, in ms. */
+export const DEFAULT_FORM_TIMEOUT_MS = 10_000;
+
+/** Decides who is let in. */
+export class Admission {
+  /** The verifier. */
+  readonly verifier: TicketVerifier;
+  /** The session cookies, if there are any. */
+  readonly session: AdmissionCookies | undefined;
+  /** The policy. */
+  readonly policy: TicketPolicy;
+  readonly #metrics: GatewayMetrics;
+  readonly #formTimeoutMs: number;
+  readonly #carriers: readonly TicketCarrier[];
+
+  /** Made by the gateway. */
+  constructor(options: TicketAdmissionOptions, metrics: GatewayMetrics) {
+    const { policy = new TicketPolicy(), verifier, session, formTimeoutMs = DEFAULT_FORM_TIMEOUT_MS } =
+      options;
+    this.policy = policy;
+    this.#carriers = TICKET_CARRIERS.filter((carrier) => policy.carriers[carrier] > 0);
+    this.verifier = verifier instanceof TicketVerifier
+      ? verifier
+      : new TicketVerifier({ carriers: this.#carriers, ...verifier });
+    this.session = session === false
+      ? undefined
+      : session instanceof AdmissionCookies
+      ? session
+      : new AdmissionCookies(session);
+    this.#metrics = metrics;
+    this.#formTimeoutMs = formTimeoutMs;
+  }
+
+  /** Whether tickets in a carrier are taken. */
+  takes(carrier: TicketCarrier): boolean {
+    return this.#carriers.includes(carrier);
+  }
+
+  /** Decides about one request. Reads its body only if that may hold a ticket. */
+  async judge(request: Request, parsed: ParsedRequest, address: string): Promise<AdmissionOutcome> {
+    const taken = this.session?.take(parsed.cookies);
+    const cookies = taken?.rest ?? parsed.cookies;
+    let form: Uint8Array | undefined;
+    const { method, contentType, contentLength, contentEncoding, transferEncoding } = parsed;
+    if (mayCarryTicket({ method, contentType, contentLength, contentEncoding, transferEncoding })) {
+      form = await readForm(request, Number(contentLength), this.#formTimeoutMs);
+      if (form === undefined) {
+        // Cut off or late: a ticket that is not all here is none.
+        await this.verifier.verify([], { address });
+        this.#metrics.tickets.malformed++;
+        return { admitted: false, reason: "malformed", body: new Uint8Array(0) };
+      }
+    }
+    const found = extractTickets({ target: parsed.path, cookies, form }, this.policy.cookie);
+    const rest = { target: found.target, cookies: found.cookies, body: found.form };
+    if (taken?.result.ok === true) {
+      this.#metrics.admissions++;
+      return { admitted: true, ...rest, setCookie: taken.result.renewal };
+    }
+    const result = await this.verifier.verify(found.tickets, { address });
+    if (!result.ok) {
+      this.#metrics.tickets[result.reason]++;
+      return { admitted: false, reason: result.reason, body: form };
+    }
+    this.#metrics.tickets.accepted++;
+    return { admitted: true, ...rest, setCookie: this.session?.issue() };
+  }
+}
+
+/** Reads a form whole: `undefined` when it does not come, or not as long as announced. */
+async function readForm(
+  request: Request,
+  length: number,
+  timeoutMs: number,
+): Promise<Uint8Array | undefined> {
+  const { body } = request;
+  if (body === null) return new Uint8Array(0);
+  const reader = body.getReader();
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const late = new Promise<undefined>((resolve) => timer = setTimeout(() => resolve(undefined), timeoutMs));
+  try {
+    const form = new Uint8Array(Math.min(length, MAX_TICKET_BODY_LENGTH));
+    let at = 0;
+    for (;;) {
+      const read = await Promise.race([reader.read(), late]);
+      if (read === undefined) {
+        reader.cancel().catch(() => {});
+        return undefined;
+      }
+      if (read.done) return at === form.length ? form : undefined;
+      if (at + read.value.length > form.length) {
+        reader.cancel().catch(() => {});
+        return undefined;
+      }
+      form.set(read.value, at);
+      at += read.value.length;
+    }
+  } catch {
+    return undefined;
+  } finally {
+    clearTimeout(timer);
+  }
+}

@@ -1,0 +1,137 @@
+/**
+ * What stands in front of a gateway: an HTTP server, seen through one small interface. {@linkcode denoFront} is
+ * `Deno.serve`, {@linkcode nodeFront} (in `node_front.ts`) is `node:http` with its head, request and idle timeouts.
+ *
+ * @module
+ */
+
+/** A connection's far end. */
+export interface FrontAddr {
+  /** IP address, without brackets; empty for a UNIX socket. */
+  readonly hostname: string;
+  /** Port number. */
+  readonly port: number;
+}
+
+/** What a front knows of a request beside the `Request`. */
+export interface FrontInfo {
+  /** Where the connection comes from: the client, or a proxy in front of this front. */
+  readonly remoteAddr: FrontAddr | undefined;
+  /** Whether TLS ends at this front. */
+  readonly encrypted: boolean;
+  /** The request target as it stood in the request line, where the `Request` cannot hold it byte for byte. */
+  readonly target?: string | undefined;
+  /** The `cookie` and other fields as lines in their order, where the front has them. */
+  readonly fields?: readonly (readonly [name: string, value: string])[] | undefined;
+  /** Sends an informational response, where the front can. */
+  readonly sendInformational?:
+    | ((status: number, fields: readonly (readonly [string, string])[]) => void)
+    | undefined;
+  /** Trailers of the request, once its body has been read, where the front has them. */
+  readonly requestTrailers?: (() => readonly (readonly [string, string])[]) | undefined;
+  /** Trailers for the response, to be given when its body has ended, where the front can send them. */
+  readonly setTrailers?: ((trailers: readonly (readonly [string, string])[]) => void) | undefined;
+  /** Answers an upgrade of this connection to WebSocket, where the front can. */
+  readonly upgradeWebSocket?: ((request: Request) => { response: Response; socket: WebSocket }) | undefined;
+}
+
+/** Answers a request: a gateway's `handler`, or a decoy's. Never rejects. */
+export type FrontHandler = (request: Request, info: FrontInfo) => Response | Promise<Response>;
+
+/** A running HTTP server. */
+export interface HttpFront extends AsyncDisposable {
+  /** Where it listens. */
+  readonly addr: FrontAddr;
+  /** Whether TLS ends here. */
+  readonly encrypted: boolean;
+  /** Settles when it has ended. */
+  readonly finished: Promise<void>;
+  /** Takes no new connections and lets running requests finish. */
+  shutdown(): Promise<void>;
+  /** Ends everything at once. Idempotent. */
+  abort(): void;
+}
+
+/** Certificate and key of a TLS front. */
+export interface FrontTls {
+  /** The certificate chain, PEM. */
+  readonly cert: string;
+  /** The private key, PEM. */
+  readonly key: string;
+}
+
+/** Options of {@linkcode denoFront} and of `nodeFront`. */
+export interface FrontOptions {
+  /** Address to listen on. @default {"127.0.0.1"} */
+  hostname?: string | undefined;
+  /** Port to listen on; 0 lets the system choose. @default {8080} */
+  port?: number | undefined;
+  /** Speaks TLS, and HTTP/2 to clients that offer it. @default {plain HTTP/1.1, and HTTP/2 by prior knowledge} */
+  tls?: FrontTls | undefined;
+}
+
+/** The port where none is given. */
+export const DEFAULT_FRONT_PORT = 8080;
+
+/**
+ * `Deno.serve` in front. It speaks HTTP/1.1 and HTTP/2, refuses malformed requests itself, and has **no time limit for
+ * request heads or idle connections**: on the open internet put a proxy before it, or use `nodeFront`. It sends
+ * no informational responses (save `100 Continue`) and no trailers.
+ *
+ * @throws {Deno.errors.AddrInUse} when the port is taken
+ */
+export function denoFront(handler: FrontHandler, options: FrontOptions = {}): HttpFront {
+  const { hostname = "127.0.0.1", port = DEFAULT_FRONT_PORT, tls } = options;
+  const encrypted = tls !== undefined;
+  const controller = new AbortController();
+  const server: Deno.HttpServer<Deno.NetAddr> = Deno.serve(
+    {
+      hostname,
+      port,
+      signal: controller.signal,
+      onListen: () => {},
+      onError: () => new Response("500 Internal Server Error\n", { status: 500 }),
+      ...tls,
+    },
+    (request, info) => handler(request, new DenoInfo(info, encrypted)),
+  );
+  let ended = false;
+  const finished = server.finished.then(() => {
+    ended = true;
+  });
+  const abort = () => {
+    if (!ended) controller.abort();
+    ended = true;
+  };
+  return {
+    addr: { hostname: server.addr.hostname, port: server.addr.port },
+    encrypted,
+    finished,
+    shutdown: async () => {
+      if (!ended) await server.shutdown();
+    },
+    abort,
+    [Symbol.asyncDispose]: async () => {
+      abort();
+      await finished;
+    },
+  };
+}
+
+class DenoInfo implements FrontInfo {
+  readonly #info: Deno.ServeHandlerInfo<Deno.NetAddr>;
+  readonly encrypted: boolean;
+
+  constructor(info: Deno.ServeHandlerInfo<Deno.NetAddr>, encrypted: boolean) {
+    this.#info = info;
+    this.encrypted = encrypted;
+  }
+
+  get remoteAddr(): FrontAddr {
+    return this.#info.remoteAddr;
+  }
+
+  get upgradeWebSocket(): (request: Request) => { response: Response; socket: WebSocket } {
+    return (request) => Deno.upgradeWebSocket(request);
+  }
+}

@@ -1,0 +1,972 @@
+/**
+ * {@linkcode Gateway}: HTTP in, HTX out. A fetch handler that stands behind any {@linkcode HttpFront}.
+ *
+ *     request ─► parse ─► admission ─┬─► limits ─► upstream session ─► response, streamed
+ *                                    └─► decoy
+ *
+ * @module
+ */
+
+import { getLogger, type Logger } from "@logtape/logtape";
+import { HtxError, type HtxStream } from "../core/mod.ts";
+import { KeyPair } from "../noise/mod.ts";
+import {
+  exchangeOverStream,
+  type HttpBody,
+  type HttpField,
+  type HttpRequestHead,
+  type HttpRequestParts,
+  type HttpResponse,
+} from "../transport/mod.ts";
+import { Admission, type AdmissionOutcome, type TicketAdmissionOptions } from "./admission.ts";
+import { appendForwarding, type ClientFacts, type ForwardingOptions, ForwardingPolicy } from "./forwarded.ts";
+import type { FrontHandler, FrontInfo } from "./front.ts";
+import { type GatewayLimits, resolveGatewayLimits } from "./limits.ts";
+import { GatewayMetrics, type Outcome } from "./metrics.ts";
+import { MAX_PATH_BYTES, type ParsedRequest, parseRequest, pathOf } from "./request.ts";
+import { type GatewaySpan, Tracing } from "./tracing.ts";
+import {
+  type SessionOptions,
+  type Upstream,
+  type UpstreamEndpoint,
+  UpstreamPool,
+  type UpstreamStatus,
+} from "./upstreams.ts";
+
+/** Options of {@linkcode createGateway}. */
+export interface GatewayOptions {
+  /** Where requests go: one upstream, or up to three in the order of preference. */
+  upstream: UpstreamEndpoint | readonly UpstreamEndpoint[];
+  /** Who the gateway is to its upstreams. @default {a fresh key pair} */
+  keyPair?: KeyPair | undefined;
+  /** Lets in who has a ticket, and nobody else. @default {everyone is let in} */
+  admission?: TicketAdmissionOptions | undefined;
+  /** Answers whoever is not let in; see `decoy.ts`. @default {404 with an empty body} */
+  decoy?: FrontHandler | undefined;
+  /** Proxies in front of this gateway. @default {none is trusted} */
+  forwarding?: ForwardingOptions | undefined;
+  /** Bounds. @default {DEFAULT_GATEWAY_LIMITS} */
+  limits?: GatewayLimits | undefined;
+  /** The sessions to the upstreams. */
+  sessions?: Omit<SessionOptions, "keyPair"> | undefined;
+  /** Connects and probes at once, rather than with the first request. @default {true with more than one upstream} */
+  warm?: boolean | undefined;
+  /**
+   * Takes requests for a WebSocket, once they are let in. `undefined` is as if there were no such hook.
+   *
+   * @default {they are answered 501}
+   */
+  onUpgrade?: ((upgrade: UpgradeContext) => Response | undefined | Promise<Response | undefined>) | undefined;
+  /**
+   * Looks at every request before admission, and answers it in the gateway's place: for an endpoint hidden behind the
+   * decoy. `undefined` lets it go on.
+   *
+   * @default {none}
+   */
+  intercept?:
+    | ((request: Request, info: FrontInfo) => Response | undefined | Promise<Response | undefined>)
+    | undefined;
+}
+
+/** A request for a WebSocket that was let in. */
+export interface UpgradeContext {
+  /** The request; give it to `info.upgradeWebSocket`. */
+  readonly request: Request;
+  /** What the front knows. */
+  readonly info: FrontInfo;
+  /** The head to send upstream with `connectOverStream`: CONNECT with `upgrade: websocket` (HTX 1.1 §5). */
+  readonly head: HttpRequestHead;
+  /** Who the client is. */
+  readonly client: ClientFacts;
+  /** The request's id. */
+  readonly id: string;
+  /** Whether this is the path that `path` names, for endpoints of the gateway's own. */
+  readonly path: string;
+  /** A `set-cookie` line that the response has to carry, after admission by a ticket. */
+  readonly setCookie: string | undefined;
+  /** Opens a stream to an upstream. */
+  open(options?: { signal?: AbortSignal | undefined }): Promise<HtxStream>;
+  /** Counts the connection as running until the returned function is called; `cut` is called when the gateway stops. */
+  hold(cut: () => void): () => void;
+}
+
+/** What a gateway tells of itself. */
+export interface GatewayStats {
+  /** Counters. */
+  readonly metrics: GatewayMetrics;
+  /** The upstreams. */
+  readonly upstreams: readonly UpstreamStatus[];
+  /** Whether requests can be served, as far as is known. */
+  readonly ready: boolean;
+  /** Whether it is shutting down. */
+  readonly stopping: boolean;
+}
+
+/** How often running requests are looked at, in ms: with one upstream, and where there is another to move to. */
+const SWEEP_MS = 50;
+const SWEEP_SEVERAL_MS = 20;
+/** How often a request is sent again at most. */
+const MAX_RETRIES = 3;
+/** RFC 9110 §9.2.2. */
+const IDEMPOTENT: ReadonlySet<string> = /* @__PURE__ */ new Set(["GET", "HEAD", "OPTIONS", "PUT", "DELETE"]);
+const RETRY_AFTER_SECONDS = "1";
+
+const REASONS: Readonly<Record<number, string>> = /* @__PURE__ */ Object.freeze({
+  400: "Bad Request",
+  413: "Content Too Large",
+  414: "URI Too Long",
+  431: "Request Header Fields Too Large",
+  499: "Client Closed Request",
+  500: "Internal Server Error",
+  501: "Not Implemented",
+  502: "Bad Gateway",
+  503: "Service Unavailable",
+  504: "Gateway Timeout",
+});
+
+/**
+ * Makes a gateway. It listens nowhere: give its `handler` to a front.
+ *
+ * @example A gateway over an application in the same process
+ * ```ts
+ * import { createGateway, denoFront, localUpstream } from "@betanet/htx/gateway";
+ * import { assertEquals } from "@std/assert";
+ *
+ * await using upstream = localUpstream((request) => new Response(`you asked for ${new URL(request.url).pathname}`));
+ * await using gateway = createGateway({ upstream });
+ * await using front = denoFront(gateway.handler, { port: 0 });
+ *
+ * const response = await fetch(`http://127.0.0.1:${front.addr.port}/tea`);
+ * assertEquals(await response.text(), "you asked for /tea");
+ * ```
+ *
+ * @throws {TypeError} when there is no upstream, a key is no key, or an upstream has the gateway's own key
+ * @throws {RangeError} when there are more than three upstreams, or a limit is out of its range
+ */
+export function createGateway(options: GatewayOptions): Gateway {
+  return new Gateway(options);
+}
+
+/** A gateway: see {@linkcode createGateway}. `await using` closes it. */
+export class Gateway implements AsyncDisposable {
+  /** Answers a request. Never rejects. */
+  readonly handler: FrontHandler;
+  /** Who the gateway is to its upstreams: its public key. */
+  readonly publicKeyHex: string;
+  /** Counters. */
+  readonly metrics: GatewayMetrics = new GatewayMetrics();
+
+  /** @internal */ readonly _pool: UpstreamPool;
+  /** @internal */ readonly _running: Set<Exchange> = new Set();
+  /** @internal */ _limits: ReturnType<typeof resolveGatewayLimits>;
+  /** @internal */ readonly _tracing: Tracing = new Tracing("@betanet/htx/gateway");
+  /** @internal */ readonly _log: Logger = getLogger(["htx", "gateway"]);
+  /** @internal Grows by one with each sweep: the clock of what only needs to be noticed soon. */ _turn = 0;
+
+  #admission: Admission | undefined;
+  #decoy: FrontHandler;
+  #forwarding: ForwardingPolicy;
+  readonly #onUpgrade: GatewayOptions["onUpgrade"];
+  readonly #intercept: GatewayOptions["intercept"];
+  readonly #held: Set<() => void> = new Set();
+  readonly #idPrefix: string;
+  #nextId = 0;
+  #sweeper: ReturnType<typeof setTimeout> | undefined;
+  #stopping = false;
+  #idle: PromiseWithResolvers<void> | undefined;
+
+  /** See {@linkcode createGateway}. */
+  constructor(options: GatewayOptions) {
+    const { upstream, keyPair = KeyPair.generate() } = options;
+    const targets = Array.isArray(upstream)
+      ? upstream as readonly UpstreamEndpoint[]
+      : [upstream as UpstreamEndpoint];
+    this._limits = resolveGatewayLimits(options.limits);
+    this.#forwarding = new ForwardingPolicy(options.forwarding);
+    this.#decoy = options.decoy ?? (() => new Response(null, { status: 404 }));
+    this.#onUpgrade = options.onUpgrade;
+    this.#intercept = options.intercept;
+    this.#admission = options.admission && new Admission(options.admission, this.metrics);
+    this.publicKeyHex = keyPair.publicKeyHex;
+    this.#idPrefix = Array.from(
+      crypto.getRandomValues(new Uint8Array(5)),
+      (byte) => byte.toString(16).padStart(2, "0"),
+    ).join("");
+    this._pool = new UpstreamPool(targets, { ...options.sessions, keyPair }, {
+      onSwitch: (change) => {
+        if (change.from === undefined) return;
+        this.metrics.switches++;
+        this._log.warn("Traffic moved from {from} to {to}: {reason}", {
+          from: change.from,
+          to: change.to ?? "nowhere",
+          reason: change.reason,
+        });
+      },
+      onSession: (one, connection) => {
+        this._log.debug("Session with {upstream} {state}", {
+          upstream: one.id,
+          state: connection.closing ? "ended" : "made",
+          hybrid: connection.handshake.hybrid,
+        });
+      },
+      onFailure: (one, error) => {
+        this._log.warn("Upstream {upstream} failed: {reason}", {
+          upstream: one.id,
+          reason: messageOf(error),
+        });
+      },
+      onPathFailed: (one) => this.#abandon(one),
+    });
+    this.handler = (request, info) => this.#handle(request, info);
+    if (options.warm ?? this._pool.several) this._pool.start();
+  }
+
+  /** Counters and states, now. */
+  get stats(): GatewayStats {
+    return {
+      metrics: this.metrics,
+      upstreams: this._pool.status(),
+      ready: this._pool.ready && !this.#stopping,
+      stopping: this.#stopping,
+    };
+  }
+
+  /** Whether tickets are asked for. */
+  get guarded(): boolean {
+    return this.#admission !== undefined;
+  }
+
+  /** The name of the admission cookie where tickets are asked for. */
+  get admission(): Admission | undefined {
+    return this.#admission;
+  }
+
+  /**
+   * Replaces limits, decoy and admission while requests run: each keeps those it began with. A change of admission
+   * keeps the memory of spent tickets if it is given the same stores.
+   *
+   * @throws as the constructor does; the old ones stay then
+   */
+  reload(change: Partial<Pick<GatewayOptions, "limits" | "decoy" | "admission" | "forwarding">>): void {
+    const limits = "limits" in change ? resolveGatewayLimits(change.limits) : this._limits;
+    const forwarding = "forwarding" in change ? new ForwardingPolicy(change.forwarding) : this.#forwarding;
+    const admission = "admission" in change
+      ? change.admission && new Admission(change.admission, this.metrics)
+      : this.#admission;
+    this._limits = limits;
+    this.#forwarding = forwarding;
+    this.#admission = admission;
+    if (change.decoy !== undefined) this.#decoy = change.decoy;
+  }
+
+  /**
+   * Refuses new requests with 503, lets running ones finish, then ends the sessions. Past `graceMs` what still runs is
+   * cut, so that clients see an error. Stop the front first.
+   */
+  async shutdown(options: { graceMs?: number } = {}): Promise<void> {
+    this.#stopping = true;
+    if (this._running.size + this.#held.size > 0) {
+      const idle = this.#idle ??= Promise.withResolvers<void>();
+      let timer: ReturnType<typeof setTimeout> | undefined;
+      const late = new Promise<void>((resolve) => {
+        if (options.graceMs !== undefined) timer = setTimeout(resolve, options.graceMs);
+      });
+      await Promise.race([idle.promise, late]);
+      clearTimeout(timer);
+    }
+    await this.close();
+  }
+
+  /** Ends everything at once. */
+  async close(): Promise<void> {
+    this.#stopping = true;
+    clearTimeout(this.#sweeper);
+    this.#sweeper = undefined;
+    for (const exchange of [...this._running]) exchange.giveUp("stopping");
+    for (const cut of [...this.#held]) cut();
+    await this._pool.close();
+    clearTimeout(this.#sweeper);
+    this.#sweeper = undefined;
+  }
+
+  /** Closes, and waits for it. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
+  // ------------------------------------------------------------------ one request
+
+  #handle(request: Request, info: FrontInfo): Response | Promise<Response> {
+    if (this.#intercept !== undefined) return this.#afterIntercept(request, info, this.#intercept);
+    return this.#admit(request, info);
+  }
+
+  async #afterIntercept(
+    request: Request,
+    info: FrontInfo,
+    intercept: NonNullable<GatewayOptions["intercept"]>,
+  ): Promise<Response> {
+    return await intercept(request, info) ?? await this.#admit(request, info);
+  }
+
+  #admit(request: Request, info: FrontInfo): Response | Promise<Response> {
+    const started = performance.now();
+    const parsed = parseRequest(request, info, this._limits.headerBytes);
+    if (this.#admission === undefined) return this.#admitted(request, info, parsed, started, undefined);
+    return this.#guarded(request, info, parsed, started, this.#admission);
+  }
+
+  async #guarded(
+    request: Request,
+    info: FrontInfo,
+    parsed: ParsedRequest,
+    started: number,
+    admission: Admission,
+  ): Promise<Response> {
+    const decoy = this.#decoy;
+    let outcome: AdmissionOutcome;
+    try {
+      const facts = this.#facts(parsed, info);
+      outcome = await admission.judge(request, parsed, facts.address);
+    } catch (error) {
+      this._log.error("Admission failed: {reason}", { reason: messageOf(error) });
+      outcome = { admitted: false, reason: "store-failed", body: undefined };
+    }
+    if (outcome.admitted) return this.#admitted(request, info, parsed, started, outcome);
+    const response = await answerDecoy(decoy, request, info, outcome.body);
+    const ms = performance.now() - started;
+    this.metrics.done("decoy", ms);
+    if (this._log.isEnabledFor("info")) {
+      this._log.info("{method} {path} {status} decoy ({reason}) gateway {time_ms} ms", {
+        method: parsed.method,
+        path: pathOf(parsed.path),
+        status: response.status,
+        reason: outcome.reason,
+        time_ms: round(ms),
+      });
+    }
+    return response;
+  }
+
+  #facts(parsed: ParsedRequest, info: FrontInfo): ClientFacts {
+    return this.#forwarding.facts(
+      info.remoteAddr?.hostname,
+      info.encrypted,
+      parsed.authority,
+      parsed.forwarding,
+    );
+  }
+
+  #admitted(
+    request: Request,
+    info: FrontInfo,
+    parsed: ParsedRequest,
+    started: number,
+    admitted: (AdmissionOutcome & { admitted: true }) | undefined,
+  ): Response | Promise<Response> {
+    const facts = this.#facts(parsed, info);
+    const trusted = facts.chain.length > 1 ||
+      (this.#forwarding.trusting && this.#forwarding.isTrusted(facts.chain[0]!));
+    const id = trusted && parsed.requestId !== undefined && /^[\x21-\x7e]{1,128}$/.test(parsed.requestId)
+      ? parsed.requestId
+      : `${this.#idPrefix}${(this.#nextId++).toString(36)}`;
+    const exchange = new Exchange(this, request, info, parsed, facts, id, started, admitted);
+    const { fault } = parsed;
+    const limits = this._limits;
+    if (this.#stopping) return exchange.refuse(503, "stopping", "the gateway is shutting down", true);
+    if (fault !== undefined) return exchange.refuse(fault.status, "bad-request", fault.why);
+    const announced = parsed.contentLength === undefined ? 0 : Number(parsed.contentLength);
+    if (limits.bodyBytes > 0 && announced > limits.bodyBytes) {
+      return exchange.refuse(413, "too-large", "the body is too large");
+    }
+    if (this._running.size >= limits.concurrentRequests) {
+      return exchange.refuse(503, "overloaded", "too many requests at once", true);
+    }
+    if (parsed.webSocket) return this.#upgrade(exchange);
+    return exchange.run();
+  }
+
+  async #upgrade(exchange: Exchange): Promise<Response> {
+    const { request, info, parsed, facts, id } = exchange;
+    if (this.#onUpgrade === undefined) {
+      return exchange.refuse(501, "bad-request", "WebSocket is not offered here");
+    }
+    const fields = exchange.fields();
+    fields.push(["upgrade", "websocket"]);
+    let response: Response | undefined;
+    try {
+      response = await this.#onUpgrade({
+        request,
+        info,
+        head: {
+          method: "CONNECT",
+          scheme: facts.scheme,
+          authority: parsed.authority,
+          path: exchange.target,
+          fields: fields.filter(([name]) =>
+            name !== "sec-websocket-key" && name !== "sec-websocket-extensions" &&
+            name !== "sec-websocket-accept"
+          ),
+        },
+        client: facts,
+        id,
+        path: exchange.target,
+        setCookie: exchange.setCookie,
+        open: async (options = {}) => {
+          const upstream = this._pool.pick();
+          return await this._pool.open(upstream, options.signal);
+        },
+        hold: (cut) => {
+          this.#held.add(cut);
+          return () => {
+            this.#held.delete(cut);
+            this._left();
+          };
+        },
+      });
+    } catch (error) {
+      return exchange.failed(error);
+    }
+    if (response === undefined) return exchange.refuse(501, "bad-request", "WebSocket is not offered here");
+    exchange.log("upgraded", response.status);
+    return response;
+  }
+
+  // ------------------------------------------------------------------ what runs
+
+  /** @internal */
+  _entered(exchange: Exchange): void {
+    this._running.add(exchange);
+    this.metrics.active = this._running.size;
+    if (this.#sweeper === undefined) this.#armSweep();
+  }
+
+  /** @internal */
+  _left(exchange?: Exchange): void {
+    if (exchange !== undefined) this._running.delete(exchange);
+    this.metrics.active = this._running.size;
+    if (this.#idle !== undefined && this._running.size + this.#held.size === 0) this.#idle.resolve();
+  }
+
+  #armSweep(): void {
+    this.#sweeper = setTimeout(() => this.#sweep(), this._pool.several ? SWEEP_SEVERAL_MS : SWEEP_MS);
+  }
+
+  /** Times and vanished clients: looked at for all requests together, so that a short one pays for no timer. */
+  #sweep(): void {
+    this.#sweeper = undefined;
+    this._turn++;
+    if (this._running.size === 0) return;
+    const now = performance.now();
+    for (const exchange of this._running) exchange.look(now);
+    if (this._pool.several) {
+      const waited = new Set<Upstream>();
+      for (const exchange of this._running) {
+        if (exchange.waiting && exchange.upstream !== undefined) waited.add(exchange.upstream);
+      }
+      for (const upstream of waited) this._pool.watch(upstream);
+    }
+    this.#armSweep();
+  }
+
+  /** A path failed: what waits for its answer and can be sent again moves. */
+  #abandon(upstream: Upstream): void {
+    if (!this._pool.several) return;
+    for (const exchange of [...this._running]) {
+      if (exchange.upstream === upstream && exchange.waiting && exchange.replayable) exchange.giveUp("moved");
+    }
+  }
+}
+
+/** Why the gateway itself ended an exchange. */
+type GiveUp = "client-gone" | "slow" | "moved" | "stopping" | "too-large";
+
+/** One request on its way. */
+class Exchange {
+  readonly #gateway: Gateway;
+  readonly request: Request;
+  readonly info: FrontInfo;
+  readonly parsed: ParsedRequest;
+  readonly facts: ClientFacts;
+  readonly id: string;
+  readonly #started: number;
+  readonly #admitted: (AdmissionOutcome & { admitted: true }) | undefined;
+  readonly #limits: ReturnType<typeof resolveGatewayLimits>;
+  /** Whether the answer's head has not come yet. */
+  waiting = true;
+  upstream: Upstream | undefined;
+  #stream: HtxStream | undefined;
+  #dialing: AbortController | undefined;
+  #gaveUp: GiveUp | undefined;
+  #watching = false;
+  #over = false;
+  #sentAt = 0;
+  #headAt = 0;
+  #status = 0;
+  #bytesOut = 0;
+  #bytesIn = 0;
+  #turn: number;
+  #progressAt: number;
+  #span: GatewaySpan | undefined;
+  #bodyStarted = false;
+  readonly #onClientGone = () => this.giveUp("client-gone");
+
+  constructor(
+    gateway: Gateway,
+    request: Request,
+    info: FrontInfo,
+    parsed: ParsedRequest,
+    facts: ClientFacts,
+    id: string,
+    started: number,
+    admitted: (AdmissionOutcome & { admitted: true }) | undefined,
+  ) {
+    this.#gateway = gateway;
+    this.request = request;
+    this.info = info;
+    this.parsed = parsed;
+    this.facts = facts;
+    this.id = id;
+    this.#started = started;
+    this.#admitted = admitted;
+    this.#limits = gateway._limits;
+    this.#turn = gateway._turn;
+    this.#progressAt = started;
+  }
+
+  get target(): string {
+    return this.#admitted?.target ?? this.parsed.path;
+  }
+
+  get setCookie(): string | undefined {
+    return this.#admitted?.setCookie;
+  }
+
+  /** Whether it can be sent a second time: RFC 9110 §9.2.2, and its body, if it has one, is still here. */
+  get replayable(): boolean {
+    return IDEMPOTENT.has(this.parsed.method) && !this.#bodyStarted;
+  }
+
+  /** The fields that go upstream. */
+  fields(): [string, string][] {
+    const { parsed } = this;
+    const fields = parsed.fields;
+    const cookies = this.#admitted?.cookies ?? parsed.cookies;
+    for (const line of cookies) fields.push(["cookie", line]);
+    fields.push(["x-request-id", this.id]);
+    appendForwarding(fields, this.facts);
+    return fields;
+  }
+
+  async run(): Promise<Response> {
+    const gateway = this.#gateway;
+    gateway._entered(this);
+    const tracing = gateway._tracing;
+    let fields = this.fields();
+    if (tracing.active) {
+      this.#span = tracing.start(this.parsed.method, pathOf(this.target), this.facts.scheme);
+      fields = fields.filter(([name]) =>
+        name !== "traceparent" && name !== "tracestate" && name !== "baggage"
+      );
+      this.#span.inject(fields);
+    }
+    const parts = this.#parts(fields);
+    let tried: Set<Upstream> | undefined;
+    for (let attempt = 0;; attempt++) {
+      const upstream = this.upstream = gateway._pool.pick(tried);
+      try {
+        const response = await this.#exchange(upstream, parts);
+        gateway._pool.worked(upstream);
+        return this.#answer(response);
+      } catch (error) {
+        const gaveUp = this.#gaveUp;
+        if (!this.#report(upstream, error) || attempt >= MAX_RETRIES) return this.failed(error);
+        if (gaveUp === "moved") this.#gaveUp = undefined;
+        (tried ??= new Set()).add(upstream);
+        gateway.metrics.retries++;
+      }
+    }
+  }
+
+  #parts(fields: [string, string][]): HttpRequestParts {
+    const { parsed } = this;
+    const head = {
+      method: parsed.method,
+      scheme: this.facts.scheme,
+      authority: parsed.authority,
+      path: this.target,
+      fields,
+    };
+    const held = this.#admitted?.body;
+    if (held !== undefined) {
+      this.#bytesIn = held.length;
+      const length = String(held.length);
+      return {
+        ...head,
+        fields: fields.map((field) =>
+          field[0] === "content-length" ? ["content-length", length] as const : field
+        ),
+        body: held,
+      };
+    }
+    const { body } = this.request;
+    if (body === null || parsed.method === "GET" || parsed.method === "HEAD") return { ...head, body: null };
+    const { requestTrailers } = this.info;
+    return {
+      ...head,
+      body: this.#upload(body),
+      ...(requestTrailers !== undefined && { trailers: requestTrailers }),
+    };
+  }
+
+  /** The request's body. Counted on its way, which also shows that an upload goes on. */
+  #upload(body: ReadableStream<Uint8Array>): ReadableStream<Uint8Array> {
+    let reader: ReadableStreamDefaultReader<Uint8Array> | undefined;
+    const limit = this.#limits.bodyBytes;
+    return new ReadableStream<Uint8Array>({
+      pull: async (controller) => {
+        this.#bodyStarted = true;
+        reader ??= body.getReader();
+        const { value, done } = await reader.read();
+        this.#turn = this.#gateway._turn;
+        if (done) return controller.close();
+        this.#bytesIn += value.length;
+        if (limit > 0 && this.#bytesIn > limit) {
+          this.giveUp("too-large");
+          throw new HtxError("LIMIT_EXCEEDED", "Cannot forward request: its body is too large");
+        }
+        controller.enqueue(value);
+      },
+      cancel: async (reason) => {
+        // Whoever has the lock ends the reading; without one the front discards the body itself.
+        await (reader?.cancel(reason) ?? body.cancel(reason)).catch(() => {});
+      },
+    }, { highWaterMark: 0 });
+  }
+
+  async #exchange(upstream: Upstream, parts: HttpRequestParts): Promise<HttpResponse> {
+    const pool = this.#gateway._pool;
+    let connection = upstream.ready;
+    if (connection === undefined) {
+      this.#dialing = new AbortController();
+      if (this.#gaveUp !== undefined) this.#dialing.abort();
+      connection = await pool.connect(upstream, this.#dialing.signal);
+    }
+    const stream = this.#dialing === undefined
+      ? await connection.createBidirectionalStream()
+      : await connection.createBidirectionalStream({ signal: this.#dialing.signal });
+    this.#dialing = undefined;
+    if (this.#gaveUp !== undefined) {
+      stream.reset("CANCELLED");
+      throw new HtxError("CANCELLED", "Request was given up");
+    }
+    this.#stream = stream;
+    this.#sentAt = performance.now();
+    const { sendInformational } = this.info;
+    return await exchangeOverStream(
+      stream,
+      parts,
+      sendInformational === undefined ? undefined : {
+        onInformational: ({ status, fields }) => {
+          if (status === 103) sendInformational(status, fields);
+        },
+      },
+    );
+  }
+
+  /** Tells the pool of a failure; whether to try again elsewhere. */
+  #report(upstream: Upstream, error: unknown): boolean {
+    const pool = this.#gateway._pool;
+    const gaveUp = this.#gaveUp;
+    if (gaveUp !== undefined && gaveUp !== "moved") return false;
+    const sent = this.#stream !== undefined;
+    this.#stream = undefined;
+    if (gaveUp === "moved") return this.replayable;
+    if (!(error instanceof HtxError)) return false;
+    if (error.retryable) {
+      // Never given to the application. A session that refuses because it drains is left by itself.
+      if (error.code === "GOING_AWAY" || error.code === "REFUSED") this.#leave(upstream, error);
+      return !this.#bodyStarted && error.code !== "REFUSED";
+    }
+    switch (error.code) {
+      case "CONNECT_FAILED":
+      case "HANDSHAKE_FAILED":
+        if (sent) pool.failed(upstream, error);
+        return !sent || this.replayable;
+      case "TRUNCATED":
+      case "CLOSED":
+        pool.failed(upstream, error);
+        return !sent || this.replayable;
+      default:
+        // A session-wide error (no stream is named) took this request with it.
+        if (error.streamId !== undefined || !sent) return false;
+        pool.failed(upstream, error);
+        return this.replayable;
+    }
+  }
+
+  #leave(upstream: Upstream, error: HtxError): void {
+    if (error.code !== "GOING_AWAY") return;
+    for (const connection of upstream.client.connections) {
+      if (!connection.closing && !connection.draining) connection.drain().catch(() => {});
+    }
+  }
+
+  /** Looks at the time, now and then. */
+  look(now: number): void {
+    const { _turn } = this.#gateway;
+    if (this.#turn === _turn - 1) this.#progressAt = now; // bytes moved since the last look
+    const limits = this.#limits;
+    if (limits.requestTimeoutMs > 0 && now - this.#started >= limits.requestTimeoutMs) {
+      return this.giveUp("slow");
+    }
+    if (this.waiting) {
+      if (limits.responseTimeoutMs > 0 && now - this.#progressAt >= limits.responseTimeoutMs) {
+        return this.giveUp("slow");
+      }
+      if (!this.#watching && now - this.#started >= SWEEP_SEVERAL_MS) {
+        this.#watching = true;
+        const { signal } = this.request;
+        if (signal.aborted) this.giveUp("client-gone");
+        else signal.addEventListener("abort", this.#onClientGone);
+      }
+    } else if (limits.idleTimeoutMs > 0 && now - this.#progressAt >= limits.idleTimeoutMs) {
+      this.giveUp("slow");
+    }
+  }
+
+  giveUp(why: GiveUp): void {
+    if (this.#over || this.#gaveUp !== undefined) return;
+    this.#gaveUp = why;
+    this.#dialing?.abort();
+    this.#stream?.reset(why === "slow" ? "TIMEOUT" : "CANCELLED");
+  }
+
+  #answer(received: HttpResponse): Response {
+    const { status, body } = received;
+    this.waiting = false;
+    this.#headAt = performance.now();
+    this.#turn = this.#gateway._turn;
+    this.#progressAt = this.#headAt;
+    this.#status = status;
+    this.#unwatch();
+    const { setTrailers } = this.info;
+    const headers: [string, string][] = [];
+    for (const field of received.fields) {
+      if (setTrailers === undefined && field[0] === "trailer") continue;
+      headers.push(field as [string, string]);
+    }
+    const { setCookie } = this;
+    if (setCookie !== undefined) headers.push(["set-cookie", setCookie]);
+    const bodiless = status === 204 || status === 205 || status === 304 || this.parsed.method === "HEAD";
+    const { complete } = body;
+    let content: Uint8Array<ArrayBuffer> | ReadableStream<Uint8Array> | null;
+    if (bodiless) {
+      if (!body.ended) body.cancel();
+      content = null;
+      this.#finish("forwarded");
+    } else if (complete !== undefined) {
+      this.#bytesOut = complete.length;
+      if (setTrailers !== undefined) body.trailers.then(setTrailers, () => {});
+      content = complete.buffer instanceof ArrayBuffer
+        ? complete as Uint8Array<ArrayBuffer>
+        : complete.slice();
+      this.#finish("forwarded");
+    } else {
+      content = this.#download(body);
+    }
+    try {
+      return new Response(content as BodyInit | null, { status, headers });
+    } catch (error) {
+      body.cancel();
+      this.#finish("upstream-malformed");
+      this.#gateway._log.warn("Answer to {id} cannot be carried: {reason}", {
+        id: this.id,
+        reason: messageOf(error),
+      });
+      return plain(502, "the upstream's answer cannot be carried", this.id);
+    }
+  }
+
+  #download(body: HttpBody): ReadableStream<Uint8Array> {
+    const { setTrailers } = this.info;
+    const deliver = (controller: ReadableStreamDefaultController<Uint8Array>, data: Uint8Array | null) => {
+      this.#turn = this.#gateway._turn;
+      if (data === null) {
+        if (setTrailers !== undefined) body.trailers.then(setTrailers, () => {});
+        this.#finish("forwarded");
+        controller.close();
+      } else {
+        this.#bytesOut += data.length;
+        controller.enqueue(data);
+      }
+    };
+    const fail = (error: unknown): never => {
+      this.#finish(this.#gaveUp === "client-gone" ? "client-gone" : "cut");
+      throw error;
+    };
+    return new ReadableStream<Uint8Array>({
+      pull: (controller): Promise<void> | void => {
+        let data: Uint8Array | null | undefined;
+        try {
+          data = body.tryRead();
+        } catch (error) {
+          fail(error);
+        }
+        if (data !== undefined) return deliver(controller, data);
+        return body.read().then((late) => deliver(controller, late), fail);
+      },
+      cancel: (reason) => {
+        this.#gaveUp ??= "client-gone";
+        body.cancel(reason);
+        this.#finish("client-gone");
+      },
+    }, { highWaterMark: 0 });
+  }
+
+  /** A short answer of the gateway's own, before anything went upstream. */
+  refuse(status: number, outcome: Outcome, why: string, again = false): Response {
+    this.#status = status;
+    this.#headAt = performance.now();
+    this.#finish(outcome);
+    return plain(status, why, this.id, again, this.setCookie, status === 413 || status === 400);
+  }
+
+  /** The answer to a request that failed on its way. */
+  failed(error: unknown): Response {
+    this.#unwatch();
+    const [status, outcome, why] = this.#judge(error);
+    this.#status = status;
+    this.#headAt = performance.now();
+    this.#stream = undefined;
+    this.#finish(outcome);
+    this.#gateway._log.warn("{method} {path} failed with {status}: {reason}", {
+      id: this.id,
+      method: this.parsed.method,
+      path: pathOf(this.target),
+      status,
+      reason: messageOf(error),
+      upstream: this.upstream?.id,
+    });
+    return plain(status, why, this.id, status === 503, this.setCookie);
+  }
+
+  #judge(error: unknown): [number, Outcome, string] {
+    switch (this.#gaveUp) {
+      case "slow":
+        return [504, "upstream-slow", "the upstream took too long"];
+      case "client-gone":
+        return [499, "client-gone", "the client has gone"];
+      case "too-large":
+        return [413, "too-large", "the body is too large"];
+      case "stopping":
+        return [503, "stopping", "the gateway is shutting down"];
+    }
+    if (error instanceof TypeError) return [400, "bad-request", "the request cannot be carried"];
+    if (!(error instanceof HtxError)) return [502, "client-gone", "the request's body broke off"];
+    switch (error.code) {
+      case "REFUSED":
+      case "STREAM_LIMIT":
+      case "GOING_AWAY":
+      case "EXCESSIVE_LOAD":
+      case "HANDSHAKE_FAILED":
+        return [503, "upstream-refused", "the upstream refused the request"];
+      case "TIMEOUT":
+        return [504, "upstream-slow", "the upstream took too long"];
+      case "MALFORMED":
+      case "PROTOCOL_ERROR":
+      case "LIMIT_EXCEEDED":
+        return [502, "upstream-malformed", "the upstream's answer was not understood"];
+      default:
+        return [502, "upstream-down", "the upstream cannot be reached"];
+    }
+  }
+
+  #unwatch(): void {
+    if (!this.#watching) return;
+    this.request.signal.removeEventListener("abort", this.#onClientGone);
+  }
+
+  #finish(outcome: Outcome): void {
+    if (this.#over) return;
+    this.#over = true;
+    this.#gateway._left(this);
+    const { metrics } = this.#gateway;
+    metrics.bytesIn += this.#bytesIn;
+    metrics.bytesOut += this.#bytesOut;
+    metrics.done(outcome, this.#headAt - this.#started);
+    this.#span?.end(this.#status, outcome);
+    this.log(outcome, this.#status);
+  }
+
+  log(outcome: Outcome, status: number): void {
+    const log = this.#gateway._log;
+    if (!log.isEnabledFor("info")) return;
+    const now = performance.now();
+    log.info("{method} {path} {status} {bytes} bytes, gateway {time_ms} ms, upstream {upstream_time_ms} ms", {
+      id: this.id,
+      method: this.parsed.method,
+      path: pathOf(this.target),
+      status,
+      bytes: this.#bytesOut,
+      time_ms: round(now - this.#started),
+      upstream_time_ms: this.#sentAt === 0 ? 0 : round((this.#headAt || now) - this.#sentAt),
+      outcome,
+      upstream: this.upstream?.id,
+    });
+  }
+}
+
+function plain(
+  status: number,
+  why: string,
+  id: string,
+  again = false,
+  setCookie?: string,
+  close = false,
+): Response {
+  const headers: [string, string][] = [
+    ["content-type", "text/plain; charset=utf-8"],
+    ["cache-control", "no-store"],
+    ["x-request-id", id],
+  ];
+  if (again) headers.push(["retry-after", RETRY_AFTER_SECONDS]);
+  if (setCookie !== undefined) headers.push(["set-cookie", setCookie]);
+  if (close) headers.push(["connection", "close"]);
+  return new Response(`${status} ${REASONS[status] ?? "Error"}: ${why}\n`, { status, headers });
+}
+
+/** Gives a request to the decoy. What was read of its body in search of a ticket is put back. */
+async function answerDecoy(
+  decoy: FrontHandler,
+  request: Request,
+  info: FrontInfo,
+  body: Uint8Array | undefined,
+): Promise<Response> {
+  try {
+    return await decoy(body === undefined ? request : withBody(request, body), info);
+  } catch {
+    return new Response(null, { status: 500 });
+  }
+}
+
+function withBody(request: Request, body: Uint8Array): Request {
+  const copy = new Request(request.url, {
+    method: request.method,
+    headers: request.headers,
+    body: body.slice(),
+  });
+  Object.defineProperty(copy, "url", { value: request.url });
+  return copy;
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
+
+function round(ms: number): number {
+  return Math.round(ms * 100) / 100;
+}
+
+export { MAX_PATH_BYTES };
+export type { HttpField };
