@@ -344,7 +344,7 @@ export class TransitionReader {
 }
 
 /** What a server's session gives its control stream hook. Calling `send` the first time opens stream 2. */
-export interface ControlStreamServerContext {
+export interface TransitionServerContext {
   /** `h` of the session. */
   readonly handshakeHash: Uint8Array;
   /** The client's static public key. */
@@ -358,7 +358,7 @@ export interface ControlStreamServerContext {
 }
 
 /** What a client's session gives its control stream hook, once the server opened stream 2. */
-export interface ControlStreamClientContext {
+export interface TransitionClientContext {
   /** `h` of the session. */
   readonly handshakeHash: Uint8Array;
   /** The server's static public key. */
@@ -385,13 +385,13 @@ export interface TransitionSenderOptions {
   random?: (length: number) => Uint8Array;
   /** Most maps sent per session; rekeys that come faster share one. @default {{ burst: 32, perSecond: 4 }} */
   rate?: BucketRate;
-  /** Told when a session's stream ended before the session: a client without the feature resets it. */
-  onEnd?: (error: unknown, ctx: ControlStreamServerContext) => void;
+  /** Told once when a session's stream ended, with the reason: `REFUSED` from a client without the feature. */
+  onEnd?: (reason: unknown, ctx: TransitionServerContext) => void;
 }
 
 /** The hook of a server: sends a map at once, after every KEY_UPDATE of its direction, and on `announce`. */
 export interface TransitionSender {
-  (ctx: ControlStreamServerContext): void;
+  (ctx: TransitionServerContext): void;
   /** Changes what is announced, to `key` from now on if given, and sends it on every open session. */
   announce(change: { prevAs: bigint; nextAs: bigint; privateKey?: Uint8Array }): void;
 }
@@ -432,7 +432,7 @@ export function transitionSender(options: TransitionSenderOptions): TransitionSe
     return encodeControlMap(signControlMap({ prevAs, nextAs, ts, flow, nonce }, privateKey, handshakeHash));
   }
 
-  function hook(ctx: ControlStreamServerContext): void {
+  function hook(ctx: TransitionServerContext): void {
     const { signal } = ctx;
     const bucket = new Buckets(rate, 1);
     let due = false;
@@ -452,8 +452,7 @@ export function transitionSender(options: TransitionSenderOptions): TransitionSe
           await ctx.send(make(ctx.handshakeHash));
         }
       } catch (error) {
-        stop();
-        if (!signal.aborted) onEnd?.(error, ctx);
+        stop(error);
       } finally {
         running = false;
       }
@@ -463,14 +462,19 @@ export function transitionSender(options: TransitionSenderOptions): TransitionSe
       due = true;
       void pump();
     }
-    function stop(): void {
+    function stop(reason: unknown): void {
+      if (ended) return;
       ended = true;
       sessions.delete(send);
-      signal.removeEventListener("abort", stop);
+      signal.removeEventListener("abort", onAbort);
+      onEnd?.(reason, ctx);
+    }
+    function onAbort(): void {
+      stop(signal.reason);
     }
 
     if (signal.aborted) return;
-    signal.addEventListener("abort", stop);
+    signal.addEventListener("abort", onAbort);
     sessions.add(send);
     ctx.onRekey(send);
     send();
@@ -487,13 +491,13 @@ export function transitionSender(options: TransitionSenderOptions): TransitionSe
 /** Settings of the hook that {@linkcode transitionReceiver} makes. */
 export interface TransitionHookOptions extends TransitionReceiverOptions {
   /** Told of every verdict, good or bad. */
-  onVerdict?: (verdict: ControlMapVerdict, ctx: ControlStreamClientContext) => void;
+  onVerdict?: (verdict: ControlMapVerdict, ctx: TransitionClientContext) => void;
   /** Told when the map in force changes: a verified one, or `undefined` after a rekey, a bad stream or its end. */
-  onChange?: (current: ControlMap | undefined, ctx: ControlStreamClientContext) => void;
+  onChange?: (current: ControlMap | undefined, ctx: TransitionClientContext) => void;
 }
 
 /** The hook of a client: reads, verifies and reports. Settles when the stream ended; rejects when it is malformed. */
-export type TransitionReceiver = (ctx: ControlStreamClientContext) => Promise<void>;
+export type TransitionReceiver = (ctx: TransitionClientContext) => Promise<void>;
 
 /**
  * Makes the client's side of the control stream. One receiver serves many sessions: they share the replay guard and

@@ -8,18 +8,18 @@ import {
   type ControlMap,
   type ControlMapRefusal,
   type ControlMapVerdict,
-  type ControlStreamClientContext,
-  type ControlStreamServerContext,
   decodeControlMap,
   encodeControlMap,
   MAX_CONTROL_MAP_LENGTH,
   signControlMap,
   TRANSITION_REPLAY_MS,
   TRANSITION_TIME_TOLERANCE_MS,
+  type TransitionClientContext,
   TransitionReader,
   transitionReceiver,
   TransitionReplayGuard,
   transitionSender,
+  type TransitionServerContext,
   verifyControlMap,
 } from "./transition.ts";
 
@@ -310,7 +310,7 @@ function session() {
   const client: ((atByte?: number) => void)[] = [];
   let written = 0;
   const common = { handshakeHash: H, remoteStatic: SERVER.remoteStatic, signal: abort.signal };
-  const serverCtx: ControlStreamServerContext = {
+  const serverCtx: TransitionServerContext = {
     ...common,
     send(bytes) {
       written += bytes.length;
@@ -318,7 +318,7 @@ function session() {
     },
     onRekey: (callback) => void server.push(callback),
   };
-  const clientCtx: ControlStreamClientContext = {
+  const clientCtx: TransitionClientContext = {
     ...common,
     chunks: channel.readable,
     onRekey: (callback) => void client.push(callback),
@@ -393,7 +393,7 @@ Deno.test("the sender waits for room, and sends one map for all the rekeys that 
   const gates: (() => void)[] = [];
   const rekeys: (() => void)[] = [];
   const abort = new AbortController();
-  const ctx: ControlStreamServerContext = {
+  const ctx: TransitionServerContext = {
     handshakeHash: H,
     remoteStatic: SERVER.remoteStatic,
     signal: abort.signal,
@@ -426,7 +426,7 @@ Deno.test("the sender paces itself below what a receiver takes, and stops when t
   let sent = 0;
   const rekeys: (() => void)[] = [];
   const abort = new AbortController();
-  const ctx: ControlStreamServerContext = {
+  const ctx: TransitionServerContext = {
     handshakeHash: H,
     remoteStatic: SERVER.remoteStatic,
     signal: abort.signal,
