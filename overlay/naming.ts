@@ -297,7 +297,7 @@ export function evaluateAlias(
   conditions.push({
     name: "not-expired",
     value: Number(record.exp),
-    relation: ">=",
+    relation: ">",
     bound: now,
     held: fresh,
   });

@@ -1,4 +1,5 @@
 import { assert, assertEquals, assertNotEquals, assertThrows } from "@std/assert";
+import { configure, type LogRecord, reset } from "@logtape/logtape";
 import fc from "fast-check";
 import { concat, ed25519PublicKey, fromHex, HtxError, selectCrypto, u64be, utf8 } from "../core/mod.ts";
 import { peerIdOf } from "./identity.ts";
@@ -82,6 +83,25 @@ Deno.test("e-34: without any beacon the set comes from the session's secret, and
   const other = beaconSet({}, { k0c: new Uint8Array(32), epoch: 5, onFallback: () => {} });
   assertNotEquals(set.value, other.value);
   assertThrows(() => beaconSet({}, { k0c: new Uint8Array(0), epoch: 5 }), TypeError);
+});
+
+Deno.test("e-34: the fallback is logged by default, without the secret", async () => {
+  const records: LogRecord[] = [];
+  await configure({
+    sinks: { list: (record) => void records.push(record) },
+    loggers: [{ category: ["htx", "overlay"], lowestLevel: "debug", sinks: ["list"] }, {
+      category: ["logtape", "meta"],
+      lowestLevel: "fatal",
+    }],
+  });
+  try {
+    beaconSet({}, { k0c: K0C, epoch: 5 });
+    beaconSet({ drand: K0C }, { k0c: K0C, epoch: 6 });
+  } finally {
+    await reset();
+  }
+  assertEquals(records.map(({ level, properties }) => [level, properties]), [["warning", { epoch: "5" }]]);
+  assert(!JSON.stringify(records).includes("c0c0"));
 });
 
 Deno.test("e-34: the seed needs the stream's nonce, and each part of it counts", () => {
