@@ -10,8 +10,13 @@ import { parseArgs } from "@std/cli/parse-args";
 export interface Command {
   /** What `--help` prints. */
   readonly help: string;
-  /** Names of the positional arguments in their order; `[NAME]` may be left out. @default {[]} */
-  readonly positional?: readonly string[];
+  /**
+   * Names of the positional arguments in their order; `[NAME]` may be left out. Where the first one is a word that
+   * decides about the rest, the rest by that word.
+   *
+   * @default {[]}
+   */
+  readonly positional?: readonly string[] | Readonly<Record<string, readonly string[]>>;
   /** Options with a value, and what they are when not given. @default {{}} */
   readonly options?: Readonly<Record<string, string | undefined>>;
 }
@@ -24,9 +29,12 @@ export class Failure extends Error {}
 
 /** The arguments of a call. */
 export class Arguments {
+  /** The word that decides about the rest; empty where there is none. */
+  readonly word: string;
   readonly #values: ReadonlyMap<string, string>;
 
-  constructor(values: ReadonlyMap<string, string>) {
+  constructor(word: string, values: ReadonlyMap<string, string>) {
+    this.word = word;
     this.#values = values;
   }
 
@@ -67,6 +75,14 @@ export class Arguments {
     return bytes;
   }
 
+  /** A cookie's name. */
+  cookieName(name: string): string {
+    const value = this.text(name);
+    // RFC 6265 §4.1.1, RFC 9110 §5.6.2: token
+    if (!/^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/.test(value)) throw new UsageError(`${name} is no cookie's name`);
+    return value;
+  }
+
   /** A public key: 32 bytes in hexadecimal. A bad one is a failure rather than bad usage. */
   key(name: string): Uint8Array<ArrayBuffer> {
     const key = fromHex(this.text(name), 32);
@@ -100,23 +116,29 @@ export interface Stoppable {
   shutdown(options?: { graceMs?: number }): Promise<void>;
 }
 
+/** Milliseconds that running work gets to finish. */
+const GRACE_MS = 3000;
+
 /**
- * Waits for Ctrl-C or SIGTERM, then ends the servers one after another, each with `graceMs` for what still runs.
- * A second Ctrl-C ends the process there and then.
+ * Waits for Ctrl-C or SIGTERM, then ends the servers stage by stage, from the one that clients see to the one behind
+ * it. What still runs gets three seconds a stage; a second Ctrl-C ends the process there and then.
  */
-export async function untilStopped(servers: readonly Stoppable[], graceMs = 3000): Promise<void> {
-  const signals: Deno.Signal[] = Deno.build.os === "windows" ? ["SIGINT"] : ["SIGINT", "SIGTERM"];
-  const { promise, resolve } = Promise.withResolvers<void>();
-  let asked = false;
+export async function untilStopped(...stages: readonly (readonly Stoppable[])[]): Promise<void> {
+  const { promise: asked, resolve } = Promise.withResolvers<void>();
+  let count = 0;
   const onSignal = () => {
-    if (asked) Deno.exit(130);
-    asked = true;
+    if (count++ > 0) Deno.exit(130);
     resolve();
   };
+  const signals: Deno.Signal[] = Deno.build.os === "windows" ? ["SIGINT"] : ["SIGINT", "SIGTERM"];
   for (const signal of signals) Deno.addSignalListener(signal, onSignal);
-  await promise;
+  await asked;
   console.error("stopping; Ctrl-C again to stop at once");
-  for (const server of servers) await server.shutdown({ graceMs });
+  // A client that will not let go must not hold the process.
+  Deno.unrefTimer(setTimeout(() => Deno.exit(0), (GRACE_MS + 500) * stages.length));
+  for (const servers of stages) {
+    await Promise.all(servers.map((server) => server.shutdown({ graceMs: GRACE_MS })));
+  }
   for (const signal of signals) Deno.removeSignalListener(signal, onSignal);
 }
 
@@ -128,31 +150,43 @@ export function httpUrl(addr: { hostname: string; port: number }): string {
 
 function readArguments(command: Command, args: string[]): Arguments {
   const { positional = [], options = {} } = command;
-  const names = Object.keys(options);
   const parsed = parseArgs(args, {
-    string: [...names, "_"],
+    string: [...Object.keys(options), "_"],
     unknown: (arg, key) => {
       if (key !== undefined) throw new UsageError(`${show(arg)} is not an option; --help names them`);
     },
   });
   const values = new Map<string, string>();
-  for (const name of names) {
-    const value = parsed[name] ?? options[name];
+  for (const [name, usual] of Object.entries(options)) {
+    const value = parsed[name] ?? usual;
     if (value === "") throw new UsageError(`--${name} needs a value`);
     if (value !== undefined) values.set(`--${name}`, String(value));
   }
   const given = parsed._.map(String);
-  if (given.length > positional.length) {
-    throw new UsageError(
-      `${show(given[positional.length]!)} is one argument too many; --help shows the usage`,
-    );
+  let word = "";
+  let names = positional;
+  if (!isList(names)) {
+    const words = Object.keys(names);
+    word = given.shift() ?? "";
+    if (!words.includes(word)) {
+      const found = word === "" ? "the first argument is missing" : `the first argument is ${show(word)}`;
+      throw new UsageError(`${found}: it must be ${words.join(" or ")}; --help shows the usage`);
+    }
+    names = names[word] ?? [];
   }
-  for (const [i, name] of positional.entries()) {
+  if (given.length > names.length) {
+    throw new UsageError(`${show(given[names.length]!)} is one argument too many; --help shows the usage`);
+  }
+  for (const [i, name] of names.entries()) {
     const value = given[i];
     if (value !== undefined) values.set(name.replaceAll(/[[\]]/g, ""), value);
     else if (!name.startsWith("[")) throw new UsageError(`${name} is missing; --help shows the usage`);
   }
-  return new Arguments(values);
+  return new Arguments(word, values);
+}
+
+function isList(names: NonNullable<Command["positional"]>): names is readonly string[] {
+  return Array.isArray(names);
 }
 
 function describe(error: unknown): string {

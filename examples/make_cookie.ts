@@ -9,7 +9,7 @@
  */
 
 import { makeTicketCookie, TicketPolicy } from "@betanet/htx/tickets";
-import { main, UsageError } from "./_cli.ts";
+import { main } from "./_cli.ts";
 
 const help = `
 Makes a fresh access ticket and prints it as "Cookie: NAME=..." for curl -H.
@@ -24,11 +24,8 @@ A ticket is good once, within about an hour. Whoever sees it can spend it: send 
 Exit status: 0 printed, 1 a bad key, 2 bad arguments.`;
 
 await main({ help, positional: ["TICKET_PUB_HEX", "KEY_ID_HEX", "[NAME]"] }, (args) => {
-  const name = args.optional("NAME") ?? "__Host-bn1";
-  if (!/^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/.test(name)) throw new UsageError("NAME is not a cookie's name");
+  const cookie = args.optional("NAME") === undefined ? "__Host-bn1" : args.cookieName("NAME");
   const keyId = args.bytes("KEY_ID_HEX", 8);
   const publicKey = args.key("TICKET_PUB_HEX");
-  console.log(
-    `Cookie: ${makeTicketCookie({ publicKey, keyId }, { policy: new TicketPolicy({ cookie: name }) })}`,
-  );
+  console.log(`Cookie: ${makeTicketCookie({ publicKey, keyId }, { policy: new TicketPolicy({ cookie }) })}`);
 });
