@@ -26,6 +26,7 @@ export type HttpTrailers =
   | readonly HttpField[]
   | (() => readonly HttpField[] | Promise<readonly HttpField[]>);
 
+const EMPTY = /* @__PURE__ */ new Uint8Array(0);
 /** Up to this size content is copied behind its head, and goes out in the same write. */
 const INLINE_BYTES = 8192;
 /** Up to this size a chunk is copied behind its length; above, two writes without a copy. */
@@ -60,7 +61,7 @@ export async function sendMessage(message: Outgoing): Promise<void> {
   const { content, omitContent } = message;
   if (content === null || content === undefined || omitContent) {
     try {
-      await sendWhole(message, new Uint8Array(0), omitContent);
+      await sendWhole(message, EMPTY, omitContent);
     } finally {
       if (content instanceof ReadableStream || content instanceof HttpBody) cancelQuietly(content, undefined);
     }
@@ -77,25 +78,7 @@ export async function sendMessage(message: Outgoing): Promise<void> {
     message.sourceFailed = true;
     throw new TypeError("Cannot send content: it is not bytes, text, a stream or a received body");
   }
-  const { stream } = message;
-  let cancelled = false;
-  const cancel = (reason: unknown) => {
-    if (!cancelled) {
-      cancelled = true;
-      source.cancel(reason);
-    }
-  };
-  // A reset must reach a source that is waiting for its next chunk.
-  const onAbort = () => cancel(stream.signal.reason);
-  stream.signal.addEventListener("abort", onAbort);
-  try {
-    await sendStreamed(message, source);
-  } catch (error) {
-    cancel(error);
-    throw error;
-  } finally {
-    stream.signal.removeEventListener("abort", onAbort);
-  }
+  return new StreamedContent(message, source).send();
 }
 
 /** Cancels content that will not be sent; a source that cannot be cancelled has its own reader. */
@@ -139,88 +122,141 @@ async function sendWhole(message: Outgoing, content: Uint8Array, anyLength: bool
   }
   const head = encodeShared(message.head, { announce: content.length });
   message.headSent = true;
-  await all([
+  await Promise.all([
     stream.write(head),
     stream.write(content),
     stream.write(encodeHttpEnd(trailers), { end: true }),
   ]);
 }
 
-async function sendStreamed(message: Outgoing, source: Source): Promise<void> {
-  const { stream } = message;
-  const declared = message.omitContent ? undefined : declaredLength(message);
-  let sent = 0;
-  /** Takes from the source; the head goes first when the source makes us wait. */
-  const next = async (): Promise<Uint8Array | null> => {
-    let data: Uint8Array | null | undefined;
+/** Content that is read as it goes out. */
+class StreamedContent {
+  readonly #message: Outgoing;
+  readonly #source: Source;
+  /** What the head declares. */
+  readonly #declared: number | undefined;
+  /** Bytes taken from the source. */
+  #taken = 0;
+  /** A first small chunk, kept back: it may be all, and then one write is enough. */
+  #held: Uint8Array | undefined;
+  #cancelled = false;
+  #onAbort: (() => void) | undefined;
+
+  constructor(message: Outgoing, source: Source) {
+    this.#message = message;
+    this.#source = source;
+    this.#declared = declaredLength(message);
+  }
+
+  async send(): Promise<void> {
     try {
-      data = await source.soon();
+      await this.#chunks();
+      const { trailers } = this.#message;
+      await this.#end(
+        typeof trailers === "function" ? await takeTrailers(this.#message, trailers) : trailers,
+      );
     } catch (error) {
-      message.sourceFailed = !stream.signal.aborted;
+      this.#cancel(error);
       throw error;
-    }
-    if (data === undefined) {
-      await flush();
-      try {
-        data = await source.read();
-      } catch (error) {
-        message.sourceFailed = !stream.signal.aborted;
-        throw error;
+    } finally {
+      if (this.#onAbort !== undefined) {
+        this.#message.stream.signal.removeEventListener("abort", this.#onAbort);
       }
     }
+  }
+
+  async #chunks(): Promise<void> {
+    for (;;) {
+      const data = await this.#next();
+      if (data === null) return;
+      if (data.length === 0) continue; // on the wire it would end the content
+      if (!this.#message.headSent && this.#held === undefined && data.length <= INLINE_BYTES) {
+        this.#held = data;
+        continue;
+      }
+      if (this.#held !== undefined) await this.#flush();
+      await this.#write(data);
+    }
+  }
+
+  /** Takes from the source; what is held back goes first when the source makes us wait. */
+  async #next(): Promise<Uint8Array | null> {
+    const message = this.#message;
+    let data: Uint8Array | null | undefined;
+    try {
+      data = await this.#source.soon();
+      if (data === undefined) {
+        await this.#flush();
+        this.#watch();
+        data = await this.#source.read();
+      }
+    } catch (error) {
+      message.sourceFailed = !message.stream.signal.aborted;
+      throw error;
+    }
     // The source was cancelled because the stream was reset: that is no end of the content.
-    if (stream.signal.aborted) throw stream.signal.reason;
+    if (this.#cancelled) throw message.stream.signal.reason;
     if (data !== null && !(data instanceof Uint8Array)) {
       message.sourceFailed = true;
       throw new TypeError("Cannot send content: a chunk is not a Uint8Array");
     }
-    sent += data?.length ?? 0;
-    if (declared !== undefined && (data === null ? sent !== declared : sent > declared)) {
+    this.#taken += data?.length ?? 0;
+    const declared = this.#declared;
+    if (declared !== undefined && (data === null ? this.#taken !== declared : this.#taken > declared)) {
       message.sourceFailed = true;
       throw lengthMismatch();
     }
     return data;
-  };
-  let held: Uint8Array | undefined;
-  /** Writes what is held back: the head, and a chunk behind it. */
-  const flush = async (): Promise<void> => {
-    const writes: Promise<void>[] = [];
-    if (!message.headSent) {
-      const head = encodeShared(message.head, {});
-      message.headSent = true;
-      writes.push(stream.write(head));
-    }
-    if (held !== undefined) {
-      writes.push(...writeChunk(stream, held));
-      held = undefined;
-    }
-    if (writes.length > 0) await all(writes);
-  };
-  for (;;) {
-    const data = await next();
-    if (data === null) break;
-    if (data.length === 0) continue;
-    // The first small chunk waits for what follows: it may be all, and then one write is enough.
-    if (!message.headSent && held === undefined && data.length <= INLINE_BYTES) {
-      held = data;
-      continue;
-    }
-    await flush();
-    held = data;
-    await flush();
   }
-  const trailers = typeof message.trailers === "function"
-    ? await takeTrailers(message, message.trailers)
-    : message.trailers;
-  if (!message.headSent) {
-    const content = held ?? new Uint8Array(0);
+
+  /** A reset must reach a source that is waiting for its next chunk. */
+  #watch(): void {
+    if (this.#onAbort !== undefined) return;
+    const { signal } = this.#message.stream;
+    signal.throwIfAborted();
+    this.#onAbort = () => this.#cancel(signal.reason);
+    signal.addEventListener("abort", this.#onAbort);
+  }
+
+  #cancel(reason: unknown): void {
+    if (this.#cancelled) return;
+    this.#cancelled = true;
+    this.#source.cancel(reason);
+  }
+
+  /** Writes what is held back: the head, and a chunk behind it. */
+  async #flush(): Promise<void> {
+    const held = this.#held;
+    this.#held = undefined;
+    if (held !== undefined) return await this.#write(held);
+    const message = this.#message;
+    if (message.headSent) return;
+    const head = encodeShared(message.head, {});
+    message.headSent = true;
+    await message.stream.write(head);
+  }
+
+  /** Writes a chunk, behind the head if that is due; a large one as it is, not copied. */
+  async #write(data: Uint8Array): Promise<void> {
+    const message = this.#message;
+    const { stream } = message;
+    if (message.headSent && data.length <= COPY_BYTES) return await stream.write(encodeHttpChunk(data));
+    const before = message.headSent
+      ? encodeHttpChunkHeader(data.length)
+      : encodeShared(message.head, { announce: data.length });
+    message.headSent = true;
+    await Promise.all([stream.write(before), stream.write(data)]);
+  }
+
+  async #end(trailers: readonly HttpField[] | undefined): Promise<void> {
+    const message = this.#message;
+    const { stream } = message;
+    if (message.headSent) return await stream.write(encodeHttpEnd(trailers), { end: true });
+    const content = this.#held ?? EMPTY;
     const bytes = encodeShared(message.head, trailers === undefined ? { content } : { content, trailers });
     message.headSent = true;
-    return stream.write(bytes, { end: true });
+    await stream.write(bytes, { end: true });
   }
-  const end = encodeHttpEnd(trailers);
-  if (held === undefined) return stream.write(end, { end: true });
-  await all([...writeChunk(stream, held), stream.write(end, { end: true })]);
 }
 
 async function takeTrailers(
@@ -233,17 +269,6 @@ async function takeTrailers(
     message.sourceFailed = true;
     throw error;
   }
-}
-
-function writeChunk(stream: HttpStream, data: Uint8Array): Promise<void>[] {
-  if (data.length <= COPY_BYTES) return [stream.write(encodeHttpChunk(data))];
-  return [stream.write(encodeHttpChunkHeader(data.length)), stream.write(data)];
-}
-
-/** Waits for every one; fails with the first failure and leaves none unhandled. */
-async function all(writes: Promise<void>[]): Promise<void> {
-  if (writes.length === 1) return writes[0];
-  await Promise.all(writes);
 }
 
 /**
