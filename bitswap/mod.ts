@@ -58,6 +58,8 @@ export {
   WantEngine,
   type WantEngineOptions,
 } from "./engine.ts";
+export * from "./files.ts";
+export * from "./http.ts";
 export type { Ledger, LedgerOptions } from "./ledger.ts";
 export * from "./message.ts";
 export * from "./peer.ts";

@@ -1,0 +1,154 @@
+/**
+ * What is read of UnixFS nodes: enough to walk a file, and to tell files, directories and shards apart. Writing, and
+ * finding a way through directories, is left to the ecosystem's importer and exporter.
+ *
+ * The exporter's own reading of files is not used: it queues a whole file ahead of a slow reader, and a block that is
+ * missing below the first level ends as an unhandled rejection.
+ */
+
+import { BinaryReader, WireType } from "@bufbuild/protobuf/wire";
+import { type CID, DAG_PB_CODEC, RAW_CODEC } from "./cid.ts";
+import { HtxError } from "./_core.ts";
+
+/** `DataType` of the UnixFS protobuf. */
+const TYPES = ["raw", "directory", "file", "metadata", "symlink", "hamt-sharded-directory"] as const;
+
+/** What a UnixFS node is. */
+export type UnixFsType = (typeof TYPES)[number];
+
+/** A link of a node. */
+export interface NodeLink {
+  readonly cid: CID;
+  readonly name: string;
+}
+
+/** A block as UnixFS sees it. */
+export interface UnixFsNode {
+  readonly type: UnixFsType;
+  /** Bytes that the node itself holds. */
+  readonly data: Uint8Array;
+  /** For files: bytes under each link. */
+  readonly sizes: readonly number[];
+  readonly links: readonly NodeLink[];
+  /** For shards: how many children a node of the trie has room for. */
+  readonly fanout: number;
+}
+
+const NOTHING: Uint8Array = /* @__PURE__ */ new Uint8Array();
+
+/**
+ * Reads a block of codec raw or dag-pb.
+ *
+ * @throws {HtxError} `MALFORMED`, field `file`
+ */
+export async function readNode(cid: CID, block: Uint8Array): Promise<UnixFsNode> {
+  if (cid.code === RAW_CODEC) return { type: "raw", data: block, sizes: [], links: [], fanout: 0 };
+  if (cid.code !== DAG_PB_CODEC) throw malformed(cid, `its codec is 0x${cid.code.toString(16)}`);
+  const { decode } = await import("@ipld/dag-pb");
+  try {
+    const { Data, Links } = decode(block);
+    const { type, data, sizes, fanout } = readData(Data ?? NOTHING);
+    const links = Links.map(({ Hash, Name = "" }) => ({ cid: Hash, name: Name }));
+    if ((type === "file" || type === "raw") && sizes.length !== links.length) {
+      throw new RangeError(`it has ${links.length} links and ${sizes.length} sizes`);
+    }
+    return { type, data, sizes, links, fanout };
+  } catch (cause) {
+    throw malformed(cid, cause instanceof Error ? cause.message : String(cause), cause);
+  }
+}
+
+/** The message `Data` of unixfs.proto. */
+function readData(bytes: Uint8Array): Pick<UnixFsNode, "type" | "data" | "sizes" | "fanout"> {
+  const reader = new BinaryReader(bytes);
+  let type: number | undefined;
+  let data = NOTHING;
+  let fanout = 0;
+  const sizes: number[] = [];
+  while (reader.pos < reader.len) {
+    const [field, wire] = reader.tag();
+    if (field === 1 && wire === WireType.Varint) type = reader.int32();
+    else if (field === 2 && wire === WireType.LengthDelimited) data = reader.bytes();
+    else if (field === 4 && wire === WireType.Varint) sizes.push(safe(reader.uint64()));
+    else if (field === 4 && wire === WireType.LengthDelimited) {
+      const packed = new BinaryReader(reader.bytes());
+      while (packed.pos < packed.len) sizes.push(safe(packed.uint64()));
+    } else if (field === 6 && wire === WireType.Varint) fanout = safe(reader.uint64());
+    else reader.skip(wire, field);
+  }
+  const name = type === undefined ? undefined : TYPES[type];
+  if (name === undefined) throw new RangeError("it is no UnixFS node");
+  return { type: name, data, sizes, fanout };
+}
+
+function safe(value: bigint | string): number {
+  const number = Number(value);
+  if (!Number.isSafeInteger(number)) throw new RangeError("a size passes 2^53-1");
+  return number;
+}
+
+export function malformed(cid: CID, why: string, cause?: unknown): HtxError {
+  return new HtxError("MALFORMED", `Cannot read file ${cid}: ${why}`, { field: "file", cause });
+}
+
+/** Bytes of a file, in the node and under its links. */
+export function fileSize({ data, sizes }: UnixFsNode): number {
+  return sizes.reduce((sum, size) => sum + size, data.length);
+}
+
+/** A part of a file whose block is not read yet. */
+interface Part {
+  readonly cid: CID;
+  readonly start: number;
+  readonly size: number;
+  block: Promise<Uint8Array> | undefined;
+}
+
+/** A block on the way through a file, and what of it lies in the range. */
+export interface FileBlock {
+  readonly cid: CID;
+  readonly block: Uint8Array;
+  /** Bytes of the file in this very block and in the range. */
+  readonly content: Uint8Array;
+}
+
+/**
+ * All blocks of a file that touch the bytes from `from` up to `to`, root first, depth first, in the order of the
+ * file. At most `readAhead` blocks are asked for at once.
+ */
+export async function* walkFile(
+  root: CID,
+  rootBlock: Uint8Array,
+  get: (cid: CID) => Promise<Uint8Array>,
+  range: { from: number; to: number; readAhead: number },
+): AsyncGenerator<FileBlock, void, undefined> {
+  const { from, to, readAhead } = range;
+  const size = fileSize(await readNode(root, rootBlock));
+  // In reverse: the next part is the last one.
+  const parts: Part[] = [{ cid: root, start: 0, size, block: Promise.resolve(rootBlock) }];
+  for (let part; (part = parts.pop()) !== undefined;) {
+    const block = await (part.block ?? get(part.cid));
+    const node = await readNode(part.cid, block);
+    if (node.type !== "file" && node.type !== "raw") throw malformed(root, `there is a ${node.type} in it`);
+    if (fileSize(node) !== part.size) {
+      throw malformed(root, `a part of it has ${fileSize(node)} bytes in place of ${part.size}`);
+    }
+    const children: Part[] = [];
+    let at = part.start + node.data.length;
+    for (const [i, { cid }] of node.links.entries()) {
+      const size = node.sizes[i]!;
+      if (from < to && at < to && at + size > from) children.push({ cid, start: at, size, block: undefined });
+      at += size;
+    }
+    parts.push(...children.reverse());
+    for (const ahead of parts.slice(-readAhead)) {
+      if (ahead.block !== undefined) continue;
+      ahead.block = get(ahead.cid);
+      // Awaited when its turn comes; if that never is, nobody minds.
+      ahead.block.catch(() => {});
+    }
+    const begin = Math.max(0, from - part.start);
+    const end = Math.max(begin, Math.min(node.data.length, to - part.start));
+    yield { cid: part.cid, block, content: node.data.subarray(begin, end) };
+  }
+}

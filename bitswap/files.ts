@@ -1,0 +1,255 @@
+/**
+ * Files made of blocks: a stream becomes UnixFS blocks and a root, and a root the stream again, through the
+ * ecosystem's importer and exporter, so that the CIDs are those that kubo and Helia compute.
+ *
+ * Neither direction holds more than a few blocks in memory, whatever the file's size and however slow its reader.
+ *
+ * The root of a file of several chunks has the codec dag-pb, its leaves are raw. In the exchange a block is known by
+ * its multihash, so both kinds travel alike.
+ *
+ * This module is browser compatible. Importer and exporter are loaded when first used.
+ *
+ * @module
+ */
+
+import { malformed, readNode, walkFile } from "./_unixfs.ts";
+import { BlockNotFoundError, type Blockstore, isNotFound } from "./blockstore.ts";
+import { type CID, joinBlock } from "./cid.ts";
+import { HtxError } from "./_core.ts";
+
+/** What a file's bytes may come from. */
+export type FileContent =
+  | Uint8Array
+  | Blob
+  | ReadableStream<Uint8Array>
+  | Iterable<Uint8Array>
+  | AsyncIterable<Uint8Array>;
+
+/** Names of the two sets of parameters that implementations agree on (IPIP-499). */
+export type FileProfile = "unixfs-v1-2025" | "unixfs-v0-2015";
+
+/** Options of {@linkcode addFile}. */
+export interface AddFileOptions {
+  /**
+   * A set of parameters by name: `unixfs-v1-2025` (CIDv1, raw leaves, chunks of 1 MiB, 1024 links a node) or
+   * `unixfs-v0-2015` (CIDv0, wrapped leaves, chunks of 256 KiB, 174 links). Without it the parameters are those of
+   * `ipfs add --cid-version=1`: CIDv1, raw leaves, chunks of 256 KiB, 174 links. The options below go before it.
+   */
+  readonly profile?: FileProfile;
+  /** Bytes of a chunk. @default {262144} */
+  readonly chunkSize?: number;
+  /** Links of a node. @default {174} */
+  readonly maxLinks?: number;
+  /** Whether chunks are stored as they are, rather than wrapped. @default {true} */
+  readonly rawLeaves?: boolean;
+  /** CID version of the root and of wrapped nodes. @default {1} */
+  readonly cidVersion?: 0 | 1;
+  /** Gives up. */
+  readonly signal?: AbortSignal;
+  /** Called with the bytes taken so far. */
+  readonly onProgress?: (bytes: number) => void;
+}
+
+/** Default of {@linkcode AddFileOptions.chunkSize}. */
+export const DEFAULT_CHUNK_SIZE: number = 256 * 1024;
+/** Default of {@linkcode AddFileOptions.maxLinks}. */
+export const DEFAULT_MAX_LINKS = 174;
+
+/** A file that was added. */
+export interface AddedFile {
+  /** The root. */
+  readonly cid: CID;
+  /** Bytes of the file. */
+  readonly size: number;
+}
+
+/** Chunks hashed and stored at once: what bounds the memory of an import. */
+const WRITE_CONCURRENCY = 8;
+/** Largest chunk: a block must fit one message, wrapped or not. */
+const MAX_CHUNK_SIZE: number = 2 * 1024 * 1024 - 64;
+
+/**
+ * Stores a file, and gives its root. An empty file has a root too.
+ *
+ * @throws {RangeError} when an option is out of its range
+ *
+ * @example
+ * ```ts
+ * import { addFile, catFile, VerifiedBlockstore } from "@betanet/htx/bitswap";
+ * import { assertEquals } from "@std/assert";
+ *
+ * const store = new VerifiedBlockstore();
+ * const { cid } = await addFile(store, new Uint8Array(1_000_000));
+ * let size = 0;
+ * for await (const piece of catFile(store, cid)) size += piece.length;
+ * assertEquals(size, 1_000_000);
+ * ```
+ */
+export async function addFile(
+  blockstore: Pick<Blockstore, "put">,
+  content: FileContent,
+  options: AddFileOptions = {},
+): Promise<AddedFile> {
+  const { profile, signal, onProgress } = options;
+  const parameters = { ...profileOf(profile), ...given(options) };
+  const { chunkSize, maxLinks, rawLeaves, cidVersion } = parameters;
+  requireRange("chunkSize", chunkSize, MAX_CHUNK_SIZE);
+  requireRange("maxLinks", maxLinks, 16_384, 2);
+  signal?.throwIfAborted();
+  const [{ importer }, { fixedSize }, { balanced }] = await Promise.all([
+    import("ipfs-unixfs-importer"),
+    import("ipfs-unixfs-importer/chunker"),
+    import("ipfs-unixfs-importer/layout"),
+  ]);
+  let size = 0;
+  async function* counted(): AsyncGenerator<Uint8Array> {
+    for await (const chunk of iterate(content)) {
+      signal?.throwIfAborted();
+      size += chunk.length;
+      onProgress?.(size);
+      yield chunk;
+    }
+  }
+  const results = importer([{ content: counted() }], blockstore, {
+    chunker: fixedSize({ chunkSize }),
+    layout: balanced({ maxChildrenPerNode: maxLinks }),
+    rawLeaves,
+    cidVersion,
+    reduceSingleLeafToSelf: true,
+    blockWriteConcurrency: WRITE_CONCURRENCY,
+    fileImportConcurrency: 1,
+    wrapWithDirectory: false,
+  });
+  for await (const { cid } of results) return { cid, size };
+  throw new HtxError("INTERNAL_ERROR", "Cannot add file: the importer gave no root");
+}
+
+interface Parameters {
+  readonly chunkSize: number;
+  readonly maxLinks: number;
+  readonly rawLeaves: boolean;
+  readonly cidVersion: 0 | 1;
+}
+
+function profileOf(profile: FileProfile | undefined): Parameters {
+  switch (profile) {
+    case undefined:
+      return { chunkSize: DEFAULT_CHUNK_SIZE, maxLinks: DEFAULT_MAX_LINKS, rawLeaves: true, cidVersion: 1 };
+    // https://specs.ipfs.tech/ipips/ipip-0499/
+    case "unixfs-v0-2015":
+      return { chunkSize: 262_144, maxLinks: 174, rawLeaves: false, cidVersion: 0 };
+    case "unixfs-v1-2025":
+      return { chunkSize: 1_048_576, maxLinks: 1024, rawLeaves: true, cidVersion: 1 };
+    default:
+      throw new RangeError(`Cannot add file: there is no profile ${profile}`);
+  }
+}
+
+function given({ chunkSize, maxLinks, rawLeaves, cidVersion }: AddFileOptions): Partial<Parameters> {
+  return {
+    ...(chunkSize === undefined ? {} : { chunkSize }),
+    ...(maxLinks === undefined ? {} : { maxLinks }),
+    ...(rawLeaves === undefined ? {} : { rawLeaves }),
+    ...(cidVersion === undefined ? {} : { cidVersion }),
+  };
+}
+
+function requireRange(name: string, value: number, max: number, min = 1): void {
+  if (!Number.isInteger(value) || value < min || value > max) {
+    throw new RangeError(`Cannot add file: ${name} is ${value}, must be ${min} to ${max}`);
+  }
+}
+
+function iterate(content: FileContent): Iterable<Uint8Array> | AsyncIterable<Uint8Array> {
+  if (content instanceof Uint8Array) return [content];
+  if (content instanceof Blob) return content.stream();
+  return content;
+}
+
+/** Where {@linkcode catFile} reads blocks: a blockstore, or a client that fetches them. */
+export interface BlockReader {
+  /** The block of a CID, in pieces or as one array. */
+  get(
+    cid: CID,
+    options?: { signal?: AbortSignal },
+  ): Iterable<Uint8Array> | AsyncIterable<Uint8Array> | Promise<Uint8Array>;
+}
+
+/** Options of {@linkcode catFile}. */
+export interface CatFileOptions {
+  /** First byte wanted. @default {0} */
+  readonly offset?: number;
+  /** Bytes wanted. @default {to the end} */
+  readonly length?: number;
+  /** Blocks asked for ahead of the reader: what bounds the memory. @default {32} */
+  readonly readAhead?: number;
+  /** Way from the root down to the file, through directories: `a/b.txt`. @default {the root is the file} */
+  readonly path?: string;
+  /** Gives up. */
+  readonly signal?: AbortSignal;
+}
+
+/** Default of {@linkcode CatFileOptions.readAhead}. */
+export const DEFAULT_CAT_READ_AHEAD = 32;
+
+/**
+ * The bytes of a file, in order. With a client as the reader, blocks are fetched as they are needed.
+ *
+ * @throws {BlockNotFoundError} when a block of the file, or the path, cannot be found
+ * @throws {HtxError} `MALFORMED`, field `file`, when the root is a directory or no file at all
+ */
+export async function* catFile(
+  blocks: BlockReader,
+  root: CID,
+  options: CatFileOptions = {},
+): AsyncGenerator<Uint8Array, void, undefined> {
+  const { offset = 0, length, readAhead = DEFAULT_CAT_READ_AHEAD, path = "", signal } = options;
+  if (!(Number.isSafeInteger(offset) && offset >= 0)) {
+    throw new RangeError(`Cannot read file: offset is ${offset}`);
+  }
+  if (length !== undefined && !(Number.isSafeInteger(length) && length >= 0)) {
+    throw new RangeError(`Cannot read file: length is ${length}`);
+  }
+  if (!(readAhead >= 1)) throw new RangeError(`Cannot read file: readAhead is ${readAhead}`);
+  signal?.throwIfAborted();
+  const abort = new AbortController();
+  const stop = signal === undefined ? abort.signal : AbortSignal.any([signal, abort.signal]);
+  const get = async (cid: CID): Promise<Uint8Array> => {
+    const source = blocks.get(cid, { signal: stop });
+    if (source instanceof Promise) return await source;
+    const pieces: Uint8Array[] = [];
+    for await (const piece of source) pieces.push(piece);
+    return joinBlock(pieces);
+  };
+  try {
+    const cid = path === "" ? root : await resolve(root, path, get);
+    const block = await get(cid);
+    const node = await readNode(cid, block);
+    if (node.type !== "file" && node.type !== "raw") throw malformed(cid, `it is a ${node.type}`);
+    const to = length === undefined ? Infinity : offset + length;
+    for await (const { content } of walkFile(cid, block, get, { from: offset, to, readAhead })) {
+      if (content.length > 0) yield content;
+      signal?.throwIfAborted();
+    }
+  } finally {
+    abort.abort(new HtxError("CANCELLED", "Cannot read file: the reader has left"));
+  }
+}
+
+/** The CID at the end of a path through directories, sharded ones too. */
+async function resolve(root: CID, path: string, get: (cid: CID) => Promise<Uint8Array>): Promise<CID> {
+  const { walkPath } = await import("ipfs-unixfs-exporter");
+  const reader = {
+    async *get(cid: CID): AsyncGenerator<Uint8Array> {
+      yield await get(cid);
+    },
+  };
+  let last = root;
+  try {
+    for await (const { cid } of walkPath(`${root}/${path}`, reader)) last = cid;
+  } catch (cause) {
+    if (!isNotFound(cause) || cause instanceof BlockNotFoundError) throw cause;
+    throw new BlockNotFoundError([root], `there is no ${path} under it`, { cause });
+  }
+  return last;
+}

@@ -1,0 +1,224 @@
+import { assert, assertEquals, assertRejects } from "@std/assert";
+import { HtxError, utf8 } from "./_core.ts";
+import { BlockNotFoundError, MemoryBlockstore, VerifiedBlockstore } from "./blockstore.ts";
+import { type CID, cidOf, joinBlock } from "./cid.ts";
+import { BitswapClient } from "./client.ts";
+import { addFile, type AddFileOptions, type BlockReader, catFile, type FileContent } from "./files.ts";
+import { BitswapServer } from "./server.ts";
+import { longRun, memoryPeer, testBlocks } from "./_testing.ts";
+
+async function rootOf(content: FileContent, options: AddFileOptions = {}): Promise<string> {
+  return (await addFile(new VerifiedBlockstore(), content, options)).cid.toString();
+}
+
+async function cat(...args: Parameters<typeof catFile>): Promise<Uint8Array> {
+  return joinBlock(await Array.fromAsync(catFile(...args)));
+}
+
+Deno.test("addFile() gives the roots that go-unixfs gives", async () => {
+  // Soramitsu's fuhon, test/core/storage/unixfs ("MatchGo"): CIDv0 nodes, raw leaves. Apache-2.0.
+  const vectors: [string, number, number, string][] = [
+    ["[0     9)", 10, 2, "bafkreieqjdswwovkokzitxxsn4ppswzzsy2qs623duz5ivjhplglbygbou"],
+    ["[0     10)", 10, 2, "bafkreiaymswyg525nktwb75n53rcwdqvjbfjgi5nu4glriglylthbnuxnu"],
+    ["[0     10)[10   19)", 10, 2, "QmUyaoLFxpUpZra4qs65dMbrBMEERJt91JL3kdyKEXqLxN"],
+    ["[0     10)[10     21)", 10, 2, "QmZ9KupPPphsds2Cbu7Ntb73tUHbyrZEgJisHMmw9AUfQP"],
+    ["[0     10)[10    20)[10    30)", 10, 2, "QmSYvtzqeJY6zCRk31SdRweDD6z1bwP9GJY5bmKQ55XwWp"],
+    ["[0     10)[10    20)[10     31)", 10, 2, "QmZ2Be9hJQhifpgASmQTGkL7j9KUaJC5W9siL6MnFSkLhd"],
+    ["[0     10)[10    20)[10    30)", 5, 3, "QmYb4gZGCAkRdNZbc5npDzLJA34ZzPtdVDmESb9Xk76Ws2"],
+  ];
+  for (const [text, chunkSize, maxLinks, root] of vectors) {
+    assertEquals(await rootOf(utf8(text), { chunkSize, maxLinks, cidVersion: 0 }), root, text);
+  }
+});
+
+Deno.test("addFile() gives the roots that kubo prints", async () => {
+  // `echo "hello world" | ipfs add`, `ipfs add` of an empty file, and both with --cid-version=1.
+  const profile = "unixfs-v0-2015";
+  assertEquals(
+    await rootOf(utf8("hello world\n"), { profile }),
+    "QmT78zSuBmuS4z925WZfrqQ1qHaJ56DQaTfyMUF7F8ff5o",
+  );
+  assertEquals(await rootOf([], { profile }), "QmbFMke1KXqnYyBBWxB74N4c5SBnJMVAiMNRcGu6x1AwQH");
+  assertEquals(await rootOf([]), "bafkreihdwdcefgh4dqkjv67uzcmw7ojee6xedzdetojuzjevtenxquvyku");
+  assertEquals(await rootOf(utf8("hello world\n")), cidOf(utf8("hello world\n")).toString());
+});
+
+Deno.test("a file of one chunk is its raw block, one byte more makes a dag-pb root", async () => {
+  for (
+    const [options, chunk] of [[{}, 262_144], [{ profile: "unixfs-v1-2025" }, 1_048_576]] as const
+  ) {
+    const bytes = testBlocks(1, chunk + 1)[0]!;
+    assertEquals(await rootOf(bytes.subarray(0, chunk), options), cidOf(bytes.subarray(0, chunk)).toString());
+    const { cid, size } = await addFile(new VerifiedBlockstore(), bytes, options);
+    assertEquals([cid.code, cid.version, size], [0x70, 1, chunk + 1]);
+  }
+});
+
+Deno.test("every kind of content, cut anyhow, gives the same root and comes back the same", async () => {
+  const bytes = testBlocks(1, 100_000)[0]!;
+  const store = new VerifiedBlockstore();
+  const options = { chunkSize: 1000, maxLinks: 5 };
+  const { cid } = await addFile(store, bytes, options);
+  const cut = (size: number): Uint8Array[] => {
+    const pieces = [];
+    for (let at = 0; at < bytes.length; at += size) pieces.push(bytes.subarray(at, at + size));
+    return pieces;
+  };
+  for (
+    const content of [
+      cut(999),
+      cut(1),
+      new Blob([bytes as Uint8Array<ArrayBuffer>]),
+      ReadableStream.from(cut(7777)),
+    ]
+  ) {
+    assertEquals(await rootOf(content, options), cid.toString());
+  }
+  assertEquals(await cat(store, cid), bytes);
+  assertEquals(await cat(store, cid, { readAhead: 1 }), bytes);
+  for (
+    const [offset, length] of [[0, 1], [999, 2], [1000, 1000], [50_001, 12_345], [99_999, 100], [100_000, 5]]
+  ) {
+    assertEquals(
+      await cat(store, cid, { offset: offset!, length: length! }),
+      bytes.subarray(offset, offset! + length!),
+    );
+  }
+  assertEquals(await cat(store, cid, { offset: 98_765 }), bytes.subarray(98_765));
+  const wrapped = await addFile(store, bytes, { ...options, rawLeaves: false, cidVersion: 0 });
+  assertEquals(wrapped.cid.version, 0);
+  assertEquals(await cat(store, wrapped.cid, { readAhead: 2 }), bytes);
+  assertEquals(await cat(store, (await addFile(store, [])).cid), new Uint8Array());
+});
+
+Deno.test("a file is read through a client, fetched block by block", async () => {
+  const server = new BitswapServer();
+  const bytes = testBlocks(1, 3_000_000)[0]!;
+  const { cid } = await addFile(server.blockstore, bytes);
+  await using client = new BitswapClient({
+    peers: [memoryPeer("a", (stream) => void server.handleStream(stream))],
+    blockstore: new MemoryBlockstore(),
+  });
+  assertEquals(await cat(client, cid), bytes);
+  assertEquals(await cat(client.blockstore!, cid), bytes);
+});
+
+Deno.test("a missing block of a file is an error, in the middle too, and so is a directory", async () => {
+  const store = new VerifiedBlockstore();
+  const bytes = testBlocks(1, 10_000)[0]!;
+  const { cid } = await addFile(store, bytes, { chunkSize: 1000 });
+  await store.delete(cidOf(bytes.subarray(5000, 6000)));
+  let got = 0;
+  await assertRejects(async () => {
+    for await (const piece of catFile(store, cid)) got += piece.length;
+  }, BlockNotFoundError);
+  assert(got <= 5000);
+  await assertRejects(() => cat(store, cidOf(utf8("absent"))), BlockNotFoundError);
+
+  const { importer } = await import("ipfs-unixfs-importer");
+  const entries = await Array.fromAsync(
+    importer([{ path: "dir/a/b.txt", content: utf8("in a directory") }], store, { wrapWithDirectory: false }),
+  );
+  const dir = entries.at(-1)!.cid;
+  assertEquals((await assertRejects(() => cat(store, dir), HtxError)).code, "MALFORMED");
+  assertEquals(await cat(store, dir, { path: "a/b.txt" }), utf8("in a directory"));
+  assertEquals(
+    (await assertRejects(() => cat(store, dir, { path: "a/c.txt" }), Error)).name,
+    "NotFoundError",
+  );
+});
+
+Deno.test("catFile() reads no further ahead than it is told, and stops when its reader leaves", async () => {
+  const store = new VerifiedBlockstore();
+  for (const rawLeaves of [true, false]) {
+    const { cid } = await addFile(store, testBlocks(1, 200_000)[0]!, { chunkSize: 1000, rawLeaves });
+    let reads = 0;
+    const counting: BlockReader = {
+      get(cid, options) {
+        reads++;
+        return store.get(cid, options);
+      },
+    };
+    let taken = 0;
+    for await (const piece of catFile(counting, cid, { readAhead: 4 })) {
+      taken += piece.length;
+      if (taken === 50_000) {
+        await new Promise((resolve) => setTimeout(resolve, 10));
+        assert(reads < 70, `${reads}`);
+        break;
+      }
+    }
+    const before = reads;
+    await new Promise((resolve) => setTimeout(resolve, 10));
+    assert(reads <= before + 8, `${before} ${reads}`);
+  }
+});
+
+Deno.test("a large file goes in and comes out in constant memory", async () => {
+  const mebibytes = longRun() ? 1024 : 64;
+  const block = testBlocks(1, 1 << 20)[0]!;
+  function* content(): Generator<Uint8Array> {
+    for (let i = 0; i < mebibytes; i++) {
+      new DataView(block.buffer).setUint32(0, i);
+      yield block.slice();
+    }
+  }
+  /** Keeps roots and nodes, and leaves by their number alone. */
+  class Forgetful extends MemoryBlockstore {
+    readonly leaves = new Map<string, number>();
+    override put(cid: CID, bytes: Uint8Array): CID | Promise<CID> {
+      if (cid.code !== 0x55) return super.put(cid, bytes);
+      this.leaves.set(cid.toString(), bytes.length);
+      return cid;
+    }
+  }
+  const store = new Forgetful();
+  const start = Deno.memoryUsage().rss;
+  let peak = 0;
+  const { cid, size } = await addFile(store, content(), {
+    onProgress: () => peak = Math.max(peak, Deno.memoryUsage().rss - start),
+  });
+  assertEquals(size, mebibytes << 20);
+  // Each mebibyte differs from the others in its first chunk.
+  assertEquals(store.leaves.size, mebibytes + 3);
+  let read = 0;
+  let outstanding = 0;
+  let most = 0;
+  const reader: BlockReader = {
+    get(cid) {
+      const length = store.leaves.get(cid.toString());
+      if (length === undefined) return store.get(cid);
+      most = Math.max(most, ++outstanding);
+      return [new Uint8Array(length)];
+    },
+  };
+  for await (const piece of catFile(reader, cid)) {
+    outstanding--;
+    read += piece.length;
+    if (read % (16 << 20) === 0) await new Promise((resolve) => setTimeout(resolve, 1));
+  }
+  assertEquals(read, mebibytes << 20);
+  assert(most <= 33, `${most} leaves read ahead`);
+  // What a heap holds is not exact; a copy of the file would be far above this in the long run.
+  assert(peak < 400 << 20, `${peak >> 20} MiB`);
+});
+
+Deno.test("addFile() and catFile() heed their signal and refuse impossible options", async () => {
+  const store = new VerifiedBlockstore();
+  const signal = AbortSignal.abort(new Error("enough"));
+  await assertRejects(() => addFile(store, [], { signal }), Error, "enough");
+  await assertRejects(() => cat(store, cidOf(utf8("x")), { signal }), Error, "enough");
+  const controller = new AbortController();
+  function* content(): Generator<Uint8Array> {
+    yield new Uint8Array(10);
+    controller.abort(new Error("midway"));
+    yield new Uint8Array(10);
+  }
+  await assertRejects(() => addFile(store, content(), { signal: controller.signal }), Error, "midway");
+  for (const options of [{ chunkSize: 0 }, { chunkSize: 3e6 }, { maxLinks: 1 }, { chunkSize: 1.5 }]) {
+    await assertRejects(() => addFile(store, [], options), RangeError);
+  }
+  for (const options of [{ offset: -1 }, { length: -1 }, { readAhead: 0 }, { offset: 0.5 }]) {
+    await assertRejects(() => cat(store, cidOf(utf8("x")), options), RangeError);
+  }
+});
