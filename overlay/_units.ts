@@ -11,10 +11,6 @@ export function toUnits(weight: number): bigint {
   return BigInt(Math.round(weight * UNITS));
 }
 
-export function fromUnits(units: bigint): number {
-  return Number(units) / UNITS;
-}
-
 /** `part / whole` as a number to show; 0 of nothing is 0. */
 export function ratio(part: bigint, whole: bigint): number {
   return whole === 0n ? 0 : Number((part << 64n) / whole) / 2 ** 64;

@@ -125,7 +125,7 @@ export interface ProposalVerdict {
  * classes with median loss below 2 %; path diversity and ACK composition not worse by more than 20 % over the last 7
  * days."
  *
- * @throws {RangeError} when a voter occurs twice, or a weight, loss or figure is none
+ * @throws {RangeError} when a voter occurs twice, or a weight, time, loss or figure is none
  *
  * @example
  * ```ts
@@ -146,6 +146,7 @@ export interface ProposalVerdict {
  */
 export function evaluateProposal(facts: ProposalFacts): ProposalVerdict {
   const { voters, paths, pathDiversity, ackComposition, now } = facts;
+  checkTime(now);
   const seen = new Set<string>();
   let active = 0n;
   const acks: Ack[] = [];
@@ -154,6 +155,7 @@ export function evaluateProposal(facts: ProposalFacts): ProposalVerdict {
       throw new RangeError(`Cannot evaluate proposal: voter ${JSON.stringify(voter.id)} occurs twice`);
     }
     seen.add(voter.id);
+    checkTime(voter.lastActive);
     const units = toUnits(voter.weight);
     // A day counts as within 14 days up to and including its end; a time after now is a clock ahead.
     if (units === 0n || now - voter.lastActive > ACTIVE_SECONDS) continue;
@@ -268,6 +270,11 @@ export function evaluateActivation(
   if (at !== undefined && at <= now) return { ok: true, state: "active", at };
   const deferred = at === undefined ? now >= planned - ACTIVATION_WINDOW_SECONDS : at > planned;
   return { ok: false, state: deferred ? "deferred" : "waiting", at };
+}
+
+/** A time that is none would compare as neither early nor late. */
+function checkTime(time: number): void {
+  if (!Number.isFinite(time)) throw new RangeError(`Cannot evaluate proposal: a time is ${time}`);
 }
 
 interface Ack {

@@ -148,6 +148,8 @@ Deno.test("evaluateProposal() refuses facts that are none", () => {
     { voters: [...voters(1), ...voters(1)] },
     { voters: voters(1, () => ({ weight: -1 })) },
     { voters: voters(1, () => ({ weight: NaN })) },
+    { voters: voters(1, () => ({ lastActive: NaN })) },
+    { now: NaN },
     { paths: [{ name: "a", loss: [1.1] }] },
     { paths: [{ name: "a", loss: [NaN] }] },
     { pathDiversity: { now: -1, weekAgo: 1 } },

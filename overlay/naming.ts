@@ -356,6 +356,9 @@ function outageSeconds(lastFinality: Partial<Readonly<Record<ChainName, number>>
   const times = (["handshake", "filecoin", "ethereum-l2"] as const).map((chain) =>
     lastFinality[chain] ?? -Infinity
   );
+  if (times.some(Number.isNaN)) {
+    throw new RangeError("Cannot evaluate alias: a time of finality is no number");
+  }
   return now - times.sort((a, b) => b - a)[FINAL_CHAINS - 1]!;
 }
 

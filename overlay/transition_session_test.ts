@@ -1,6 +1,6 @@
 // The hooks of transition.ts in real sessions. (A test may look up to the transport; the room does not.)
 import { assert, assertEquals } from "@std/assert";
-import { ed25519PublicKey, HtxConnection, HtxError } from "../core/mod.ts";
+import { ed25519PublicKey, type HtxConnection, HtxError } from "../core/mod.ts";
 import { KeyPair } from "../noise/mod.ts";
 import { acceptDuplex, connectDuplex, echo, memoryDuplexPair } from "../transport/mod.ts";
 import type { ControlStreamReceiver } from "../transport/mod.ts";
