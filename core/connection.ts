@@ -793,7 +793,7 @@ export class HtxConnection implements AsyncDisposable {
     try {
       while (await this.#carrier.receive()) {
         this.#reads++;
-        if (session.nextTimeout !== undefined) this.#arm();
+        this.#arm();
         if (session.done) this.#endSoon();
       }
       session.receiveEnd();
@@ -829,7 +829,7 @@ export class HtxConnection implements AsyncDisposable {
         const length = head.length + (due ? session.fill(buffer.subarray(head.length)) : 0);
         if (length > 0) {
           this.#writes++;
-          this.#writeSince = this.#clock.now();
+          this.#writeSince = session.lastFill;
           this.#arm();
           await this.#carrier.write(buffer.subarray(0, length));
           this.#writeSince = undefined;

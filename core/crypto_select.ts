@@ -8,6 +8,7 @@ import type { CryptoBackend, CryptoChoice } from "./crypto.ts";
 import { answersKnown } from "./crypto_kat.ts";
 import { NativeCrypto, type NodeCryptoModule } from "./crypto_native.ts";
 import { NobleCrypto } from "./crypto_noble.ts";
+import { SplitCrypto } from "./crypto_small.ts";
 import { HtxError } from "./errors.ts";
 
 /** Finds backends when they are first asked for, and keeps them: at import nothing is computed. */
@@ -16,7 +17,7 @@ export class CryptoSelector {
   /** `null` = looked, and not usable. */
   #native: CryptoBackend | null | undefined;
   #noble: CryptoBackend | undefined;
-  #portable: CryptoBackend | undefined;
+  #auto: CryptoBackend | undefined;
 
   /** `findNode` is asked at most once. */
   constructor(findNode: () => NodeCryptoModule | undefined) {
@@ -38,7 +39,7 @@ export class CryptoSelector {
         );
       }
       case "auto":
-        return this.#findNative() ?? (this.#portable ??= new NobleCrypto({ webCryptoKem: true }));
+        return this.#auto ??= new SplitCrypto(this.#findNative() ?? new NobleCrypto({ webCryptoKem: true }));
       default:
         throw new TypeError('Cannot select cryptography: the choice is none of "auto", "native", "noble"');
     }

@@ -404,9 +404,10 @@ for (const [name, crypto] of backends) {
 
 // ---- the choice of a backend ----
 
-Deno.test("selectCrypto() takes the native backend here, and keeps it", () => {
+Deno.test("selectCrypto() goes by the native backend here, and keeps it", () => {
   assertEquals(selectCrypto().name, "native");
-  assert(selectCrypto() === selectCrypto("native"));
+  assert(selectCrypto() === selectCrypto("auto"));
+  assert(selectCrypto("native") === selectCrypto("native"));
   assert(selectCrypto("noble") === selectCrypto("noble"));
   // @ts-expect-error: a name that does not exist
   assertThrows(() => selectCrypto("openssl"), TypeError);

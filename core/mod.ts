@@ -76,5 +76,6 @@ export {
   type SessionStats,
   SessionStream,
 } from "./session.ts";
+export { loadSodium } from "./sodium.ts";
 export { StreamIo } from "./stream_io.ts";
 export * from "./varint.ts";

@@ -9,6 +9,16 @@ import type { Bytes } from "./crypto.ts";
 /** Writes up to this many bytes are copied, so that the caller has the buffer back at once. */
 export const COPY_LIMIT = 16_384;
 
+/** Bytes of the first block of a backlog; the next ones have `COPY_LIMIT`. */
+const FIRST_BLOCK = 2048;
+/** Unused first blocks kept for the next stream that writes little: making one costs more than a small write. */
+const MAX_SPARE = 64;
+const spare: Bytes[] = [];
+
+function takeBlock(length: number): Bytes {
+  return length <= FIRST_BLOCK ? spare.pop() ?? new Uint8Array(FIRST_BLOCK) : new Uint8Array(length);
+}
+
 /** Bytes waiting to be sealed. Small ones are gathered in blocks of our own, large ones are held by reference. */
 export class SendQueue {
   /** Bytes waiting. */
@@ -39,7 +49,7 @@ export class SendQueue {
       this.#blockEnd = end;
     } else {
       // The next block is larger while a backlog grows, so that a frame is gathered from few pieces.
-      const fresh = new Uint8Array(Math.max(data.length, this.size === 0 ? 1024 : COPY_LIMIT));
+      const fresh = takeBlock(this.size === 0 ? data.length : COPY_LIMIT);
       fresh.set(data);
       this.#block = fresh;
       this.#blockEnd = data.length;
@@ -58,7 +68,10 @@ export class SendQueue {
       return first.subarray(0, length);
     }
     if (first.length === length) {
+      const block = this.#block;
       this.#drop();
+      // The caller is through with the view before anybody can ask for a block.
+      if (this.size === 0 && block?.length === FIRST_BLOCK && spare.length < MAX_SPARE) spare.push(block);
       return first;
     }
     const out = scratch(length);

@@ -329,6 +329,8 @@ export class HtxSession {
     streamsOpened: 0,
     streams: 0,
   };
+  /** When {@linkcode HtxSession.fill} was last called, on the session's clock. */
+  lastFill: number;
   /** How the session ends or ended; `undefined` while it lives. */
   closeInfo: CloseInfo | undefined;
   /** Why it did not end well, where it did not. */
@@ -412,6 +414,7 @@ export class HtxSession {
     this.#budget = this.limits.receiveBudget;
     const now = this.#now();
     this.#keySince = now;
+    this.lastFill = now;
     this.#idleSince = now;
     this.#scheduleKeepalive(now);
     this.#schedulePadding(now);
@@ -1156,7 +1159,7 @@ export class HtxSession {
       throw new RangeError(`Cannot fill: fewer than ${MIN_FILL_LENGTH} bytes of room`);
     }
     if (this.#closeState === "sent") return 0;
-    const now = this.#now();
+    const now = this.lastFill = this.#now();
     let at = 0;
     if (this.#rekeyAsked) {
       this.#rekeyAsked = false;
@@ -1348,21 +1351,20 @@ export class HtxSession {
   /** When {@linkcode HtxSession.tick} should be called next, on the session's clock; `undefined` where never. */
   get nextTimeout(): number | undefined {
     const { frameTimeoutMs, keepaliveTimeoutMs, idleTimeoutMs, closeTimeoutMs } = this.limits;
-    let next: number | undefined;
-    const at = (since: number | undefined, wait: number, off: boolean) => {
-      if (since === undefined || off) return;
-      if (next === undefined || since + wait < next) next = since + wait;
-    };
     if (this.closing) {
-      if (!this.done) at(this.#closeSentAt, closeTimeoutMs, false);
-      return next;
+      return this.done || this.#closeSentAt === undefined ? undefined : this.#closeSentAt + closeTimeoutMs;
     }
-    at(this.#frameSince, frameTimeoutMs, frameTimeoutMs === 0);
-    at(this.#keepaliveAsked?.at, keepaliveTimeoutMs, keepaliveTimeoutMs === 0);
-    at(this.#idleSince, idleTimeoutMs, idleTimeoutMs === 0);
-    at(this.#keepaliveAt, 0, false);
-    at(this.#paddingAt, 0, false);
-    return next;
+    let next = Infinity;
+    if (this.#frameSince !== undefined && frameTimeoutMs > 0) next = this.#frameSince + frameTimeoutMs;
+    if (this.#keepaliveAsked !== undefined && keepaliveTimeoutMs > 0) {
+      next = Math.min(next, this.#keepaliveAsked.at + keepaliveTimeoutMs);
+    }
+    if (this.#idleSince !== undefined && idleTimeoutMs > 0) {
+      next = Math.min(next, this.#idleSince + idleTimeoutMs);
+    }
+    if (this.#keepaliveAt !== undefined) next = Math.min(next, this.#keepaliveAt);
+    if (this.#paddingAt !== undefined) next = Math.min(next, this.#paddingAt);
+    return next === Infinity ? undefined : next;
   }
 
   /** Settles what is due by now: timeouts, keepalives, padding. */

@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { ByteIo, Duplex, DuplexAddr } from "../core/mod.ts";
+import type { ByteIo, Duplex, DuplexAddr, SessionLimits } from "../core/mod.ts";
 
 /** Bytes read at once into a web stream. */
 const READ_SIZE = 65_536;
@@ -17,6 +17,8 @@ export interface IoDuplexOptions {
   remoteAddr?: DuplexAddr | undefined;
   /** Leaves `io` out, so that only the streams can be used. @default {false} */
   streamsOnly?: boolean;
+  /** Whether connections over it keep the traffic shape of HTX 1.1 §4 by default. @default {false} */
+  covert?: boolean;
 }
 
 /** A duplex over `io`; its web streams are made when first asked for. Ending one direction leaves the other open. */
@@ -28,12 +30,14 @@ class IoDuplex implements Duplex {
   readonly localAddr?: DuplexAddr;
   readonly remoteAddr?: DuplexAddr;
   readonly io?: ByteIo;
+  readonly covert: boolean;
   readonly #io: ByteIo;
   #readable: ReadableStream<Uint8Array> | undefined;
   #writable: WritableStream<Uint8Array> | undefined;
 
   constructor(io: ByteIo, options: IoDuplexOptions) {
     this.#io = io;
+    this.covert = options.covert ?? false;
     if (!options.streamsOnly) this.io = io;
     if (options.localAddr !== undefined) this.localAddr = options.localAddr;
     if (options.remoteAddr !== undefined) this.remoteAddr = options.remoteAddr;
@@ -62,4 +66,13 @@ class IoDuplex implements Duplex {
   close(): void {
     this.#io.close();
   }
+}
+
+/** The traffic shape of a connection over `duplex` (HTX 1.1 §4): on by default on carriers that pass for other traffic. */
+export function trafficShape(
+  duplex: Duplex,
+  options: SessionLimits,
+): Required<Pick<SessionLimits, "keepalive" | "padding">> {
+  const { covert = false } = duplex;
+  return { keepalive: options.keepalive ?? covert, padding: options.padding ?? covert };
 }

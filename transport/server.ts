@@ -15,12 +15,14 @@ import {
   HtxConnection,
   HtxError,
   type HtxStream,
+  loadSodium,
   selectCrypto,
   StreamIo,
 } from "../core/mod.ts";
 import { KeyPair, ReplayGuard, respond, type RespondOptions } from "../noise/mod.ts";
 import type { ControlStreamHook } from "./control.ts";
 import { sendControl } from "./control.ts";
+import { trafficShape } from "./duplex.ts";
 import type { DuplexListener } from "./listener.ts";
 import { listenTcp } from "./tcp.ts";
 
@@ -84,6 +86,7 @@ export async function acceptDuplex(duplex: Duplex, options: AcceptOptions): Prom
   const { onStream } = options;
   const connection: HtxConnection = new HtxConnection(duplex, {
     ...options,
+    ...trafficShape(duplex, options),
     role: "server",
     crypto,
     keys: deriveSessionKeys(result.secrets, crypto),
@@ -214,6 +217,7 @@ export class HtxServer implements AsyncDisposable {
     this.#halfOpen.add(controller);
     let connection: HtxConnection;
     try {
+      await loadSodium();
       connection = await acceptDuplex(duplex, { ...this.#options, signal: controller.signal });
     } catch (error) {
       this.#onError?.(error);

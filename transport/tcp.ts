@@ -5,8 +5,8 @@
  * @module
  */
 
-import { type ByteIo, type Duplex, type DuplexAddr, HtxError } from "../core/mod.ts";
-import { ioDuplex } from "./duplex.ts";
+import { type ByteIo, type Duplex, type DuplexAddr, HtxError, loadSodium } from "../core/mod.ts";
+import { ioDuplex, type IoDuplexOptions } from "./duplex.ts";
 import type { DuplexListener } from "./listener.ts";
 
 /** Where to dial or listen. */
@@ -36,8 +36,14 @@ export interface DialTcpOptions {
  * @throws {HtxError} `CONNECT_FAILED`; `cause` is the system's error
  */
 export async function dialTcp(address: TcpAddress, options: DialTcpOptions = {}): Promise<Duplex> {
+  return connDuplex(await dialTcpConn(address, options), "tcp");
+}
+
+/** The connection of {@linkcode dialTcp}, for carriers on top of TCP. */
+export async function dialTcpConn(address: TcpAddress, options: DialTcpOptions = {}): Promise<Deno.TcpConn> {
   const { hostname = "127.0.0.1", port } = address;
   const { signal } = options;
+  await loadSodium();
   signal?.throwIfAborted();
   let conn: Deno.TcpConn;
   try {
@@ -49,7 +55,7 @@ export async function dialTcp(address: TcpAddress, options: DialTcpOptions = {})
     });
   }
   conn.setNoDelay(true);
-  return connDuplex(conn, "tcp");
+  return conn;
 }
 
 /**
@@ -107,8 +113,13 @@ export class ConnListener<C extends Deno.Conn> implements DuplexListener {
 }
 
 /** A connection of the runtime's as a {@linkcode Duplex}, with half-close in both directions. */
-export function connDuplex(conn: Deno.Conn, transport: string): Duplex {
+export function connDuplex(
+  conn: Deno.Conn,
+  transport: string,
+  options: Pick<IoDuplexOptions, "covert"> = {},
+): Duplex {
   return ioDuplex(new ConnIo(conn), {
+    ...options,
     localAddr: addressOf(conn.localAddr, transport),
     remoteAddr: addressOf(conn.remoteAddr, transport),
   });

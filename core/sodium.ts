@@ -1,0 +1,187 @@
+/**
+ * libsodium, compiled to WebAssembly, as the cipher of small frames. In a module of its own so that a bundle for
+ * browsers carries it only when asked to: it is some 300 KB.
+ *
+ * @module
+ */
+
+import type { Bytes } from "./crypto.ts";
+import { answersKnown } from "./crypto_kat.ts";
+import { TAG_LENGTH } from "./crypto_limits.ts";
+import { NobleCrypto } from "./crypto_noble.ts";
+import {
+  hasSmallCipher,
+  MAX_SMALL_AAD,
+  type SmallCipher,
+  SplitCrypto,
+  useSmallCipher,
+} from "./crypto_small.ts";
+
+/** Where `node:crypto` catches up, in bytes of plaintext (measured: see the benchmarks). */
+const MAX_LENGTH = 1024;
+
+let loading: Promise<boolean> | undefined;
+
+/**
+ * Loads libsodium for small frames, once; `false` where this runtime cannot, which costs speed and nothing else. It
+ * is trusted after the known-answer test of all backends. TCP, TLS and QUIC carriers call this by themselves.
+ *
+ * @example
+ * ```ts
+ * import { loadSodium } from "@betanet/htx/core";
+ *
+ * const faster: boolean = await loadSodium();
+ * ```
+ */
+export function loadSodium(): Promise<boolean> {
+  return loading ??= load();
+}
+
+async function load(): Promise<boolean> {
+  try {
+    const module: unknown = await import("libsodium");
+    const create = property(module, "default");
+    if (typeof create !== "function") return false;
+    const sodium: unknown = await create();
+    if (!isSodium(sodium)) return false;
+    const cipher = new SodiumCipher(sodium);
+    useSmallCipher(cipher);
+    // Through the same wrapper that will use it. A wrong answer takes the cipher out of use for good.
+    if (answersKnown(new SplitCrypto(new NobleCrypto()))) return hasSmallCipher();
+    cipher.maxLength = -1;
+    return false;
+  } catch {
+    return false; // not installed, or no WebAssembly: an optional part
+  }
+}
+
+type Seal = (
+  ciphertext: number,
+  ciphertextLength: number,
+  message: number,
+  messageLength: number,
+  messageLengthHigh: number,
+  aad: number,
+  aadLength: number,
+  aadLengthHigh: number,
+  secretNonce: number,
+  nonce: number,
+  key: number,
+) => number;
+
+type Open = (
+  message: number,
+  messageLength: number,
+  secretNonce: number,
+  ciphertext: number,
+  ciphertextLength: number,
+  ciphertextLengthHigh: number,
+  aad: number,
+  aadLength: number,
+  aadLengthHigh: number,
+  nonce: number,
+  key: number,
+) => number;
+
+/** What is used of the raw module: its memory, and two functions on addresses in it. */
+interface Sodium {
+  readonly HEAPU8: Uint8Array;
+  readonly _malloc: (length: number) => number;
+  readonly _crypto_aead_chacha20poly1305_ietf_encrypt: Seal;
+  readonly _crypto_aead_chacha20poly1305_ietf_decrypt: Open;
+}
+
+function isSodium(value: unknown): value is Sodium {
+  return property(value, "HEAPU8") instanceof Uint8Array &&
+    ["_malloc", "_crypto_aead_chacha20poly1305_ietf_encrypt", "_crypto_aead_chacha20poly1305_ietf_decrypt"]
+      .every((name) => typeof property(value, name) === "function");
+}
+
+function property(value: unknown, name: string): unknown {
+  return typeof value === "object" && value !== null && name in value ? Reflect.get(value, name) : undefined;
+}
+
+class SodiumCipher implements SmallCipher {
+  maxLength = MAX_LENGTH;
+  readonly #sodium: Sodium;
+  readonly #key: number;
+  readonly #nonce: number;
+  readonly #aad: number;
+  readonly #in: number;
+  readonly #out: number;
+
+  constructor(sodium: Sodium) {
+    this.#sodium = sodium;
+    const room = MAX_LENGTH + TAG_LENGTH;
+    this.#key = sodium._malloc(32 + 16 + MAX_SMALL_AAD + 2 * room);
+    this.#nonce = this.#key + 32;
+    this.#aad = this.#nonce + 16;
+    this.#in = this.#aad + MAX_SMALL_AAD;
+    this.#out = this.#in + room;
+  }
+
+  seal(
+    key: Bytes,
+    nonce: Uint8Array,
+    aad: Uint8Array,
+    plaintext: Uint8Array,
+    out: Uint8Array,
+    offset: number,
+  ): void {
+    const sodium = this.#sodium;
+    const heap = sodium.HEAPU8;
+    const { length } = plaintext;
+    this.#set(heap, key, nonce, aad, plaintext);
+    sodium._crypto_aead_chacha20poly1305_ietf_encrypt(
+      this.#out,
+      0,
+      this.#in,
+      length,
+      0,
+      this.#aad,
+      aad.length,
+      0,
+      0,
+      this.#nonce,
+      this.#key,
+    );
+    out.set(heap.subarray(this.#out, this.#out + length + TAG_LENGTH), offset);
+    this.#wipe(heap, this.#in, length);
+  }
+
+  open(key: Bytes, nonce: Uint8Array, aad: Uint8Array, sealed: Uint8Array): Bytes | undefined {
+    const sodium = this.#sodium;
+    const heap = sodium.HEAPU8;
+    const length = sealed.length - TAG_LENGTH;
+    this.#set(heap, key, nonce, aad, sealed);
+    const result = sodium._crypto_aead_chacha20poly1305_ietf_decrypt(
+      this.#out,
+      0,
+      0,
+      this.#in,
+      sealed.length,
+      0,
+      this.#aad,
+      aad.length,
+      0,
+      this.#nonce,
+      this.#key,
+    );
+    const plaintext = result === 0 ? new Uint8Array(heap.subarray(this.#out, this.#out + length)) : undefined;
+    this.#wipe(heap, this.#out, length);
+    return plaintext;
+  }
+
+  #set(heap: Uint8Array, key: Bytes, nonce: Uint8Array, aad: Uint8Array, input: Uint8Array): void {
+    heap.set(key, this.#key);
+    heap.set(nonce, this.#nonce);
+    heap.set(aad, this.#aad);
+    heap.set(input, this.#in);
+  }
+
+  /** The key and the plaintext do not stay in memory that every connection of the process shares. */
+  #wipe(heap: Uint8Array, plaintext: number, length: number): void {
+    heap.fill(0, this.#key, this.#key + 32);
+    heap.fill(0, plaintext, plaintext + length);
+  }
+}
