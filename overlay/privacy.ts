@@ -350,14 +350,16 @@ interface Prepared {
 function prepare(rules: HopRules): Prepared {
   const { hops, src, dst, used = [], maxDraws = MAX_HOP_DRAWS } = rules;
   if (!Number.isInteger(hops) || hops < 1) throw new RangeError(`Cannot choose hops: ${hops} hops`);
-  const nodes = rules.nodes.toSorted((a, b) => compareText(a.id, b.id));
+  const inOrder = rules.nodes.every(({ id }, i, all) => i === 0 || all[i - 1]!.id < id);
+  const nodes = inOrder ? [...rules.nodes] : rules.nodes.toSorted((a, b) => compareText(a.id, b.id));
   for (const [i, { id }] of nodes.entries()) {
     if (i > 0 && nodes[i - 1]!.id === id) throw malformed("mixnodes", "nodes", "holds an id twice");
   }
   const isEligible = ({ id }: MixNode) => id !== src.id && id !== dst.id;
   const isOutside = ({ asGroup }: MixNode) => asGroup !== src.asGroup && asGroup !== dst.asGroup;
   const eligible = nodes.filter(isEligible);
-  const byId = new Map(eligible.map((node) => [node.id, node]));
+  const named = new Set(used.flat());
+  const byId = new Map(eligible.filter(({ id }) => named.has(id)).map((node) => [node.id, node]));
   const distinct = new Map(used.map((set) => [hopSetKey(set), new Set(set)]));
   // "… until 8 distinct sets were used": from then on any may come again.
   const binding = distinct.size >= DISTINCT_HOP_SETS ? [] : [...distinct.values()].filter((set) => {
