@@ -17,8 +17,11 @@
  * @module
  */
 
+export * from "./bitswap/mod.ts";
 export * from "./core/mod.ts";
+export type { SessionOptions } from "./core/mod.ts"; // the gateway has one of its own
+export * from "./gateway/mod.ts";
 export * from "./noise/mod.ts";
+export * as overlay from "./overlay/mod.ts";
 export * from "./tickets/mod.ts";
 export * from "./transport/mod.ts";
-export * as overlay from "./overlay/mod.ts";
