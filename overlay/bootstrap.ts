@@ -306,8 +306,9 @@ async function tryMethod(
   outer: AbortSignal | undefined,
 ): Promise<Pick<BootstrapAttempt, "end" | "error">> {
   const stop = new AbortController();
-  const { promise: stopped, resolve } = Promise.withResolvers<"stopped">();
-  stop.signal.addEventListener("abort", () => resolve("stopped"), { once: true });
+  const stopped = new Promise<"stopped">((resolve) => {
+    stop.signal.addEventListener("abort", () => resolve("stopped"), { once: true });
+  });
   const onOuter = () => stop.abort(outer?.reason);
   outer?.addEventListener("abort", onOuter, { once: true });
   const timer = setTimeout(

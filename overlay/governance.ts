@@ -9,6 +9,7 @@
  * @module
  */
 
+import { areDisjoint, groupBy } from "./_collections.ts";
 import { ratio, toUnits } from "./_units.ts";
 
 /** "ACK weight at least 0.67 of the weight active in 14 days", in percent. */
@@ -312,7 +313,7 @@ function largest(acks: readonly Ack[], group: (voter: Voter) => string): bigint 
 /** How many classes with little loss are found that have nothing in common; 2 or more whenever there are 2. */
 function disjointClasses(paths: readonly PathClass[]): number {
   const good = new Map<string, Set<string>>();
-  for (const [name, parts] of Map.groupBy(paths, ({ name }) => name)) {
+  for (const [name, parts] of groupBy(paths, ({ name }) => name)) {
     const loss = parts.flatMap((part) => part.loss);
     for (const value of loss) {
       if (!(value >= 0 && value <= 1)) throw new RangeError(`Cannot evaluate proposal: a loss is ${value}`);
@@ -330,7 +331,7 @@ function disjointClasses(paths: readonly PathClass[]): number {
   for (const first of sets) {
     const taken = [first];
     for (const set of sets) {
-      if (taken.every((other) => other !== set && other.isDisjointFrom(set))) taken.push(set);
+      if (taken.every((other) => other !== set && areDisjoint(other, set))) taken.push(set);
     }
     most = Math.max(most, taken.length);
   }

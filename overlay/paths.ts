@@ -17,6 +17,8 @@
  * @module
  */
 
+import { areDisjoint } from "./_collections.ts";
+
 /** "At most 3 disjoint validated paths to a peer." */
 export const MAX_PATHS = 3;
 /** "On failure switch to a validated alternative within 300 ms." */
@@ -251,7 +253,7 @@ export class PathSet {
     const elements = new Set(init.elements);
     if (this.#paths.has(id)) return { ok: false, reason: "duplicate", conflict: id };
     for (const other of this.#paths.values()) {
-      if (!elements.isDisjointFrom(other.elements)) {
+      if (!areDisjoint(elements, other.elements)) {
         return { ok: false, reason: "not-disjoint", conflict: other.id };
       }
     }

@@ -6,6 +6,7 @@
  * @module
  */
 
+import { groupBy } from "./_collections.ts";
 import { HtxError } from "./_core.ts";
 
 /** "uptime score = log2(1 + seconds / 86400), at most 16." */
@@ -180,7 +181,7 @@ function checkCount(count: number, least: number, field: string, what: string): 
 }
 
 function grouped(cells: readonly Cell[], key: (cell: Cell) => string): Cell[][] {
-  return [...Map.groupBy(cells, key).values()];
+  return [...groupBy(cells, key).values()];
 }
 
 const sumOf = (cells: readonly Cell[]) => cells.reduce((sum, cell) => sum + cell.sum, 0);
