@@ -1,6 +1,7 @@
 // Exchanges over a pair of streams in memory: what the handler and the client see, and what goes out on the stream.
 
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
+import fc from "fast-check";
 import { type Bytes, concat, HtxError, utf8 } from "../../core/mod.ts";
 import { type PairStream, streamPair } from "./_stream_pair.ts";
 import {
@@ -949,4 +950,91 @@ Deno.test("a refused CONNECT is an ordinary response, and one that fails resets 
   assertEquals([failing.server.resetCode, errors.length], ["INTERNAL_ERROR", 1]);
   await assertRejects(() => connectOverStream(failing.client, GET), TypeError);
   assertThrows(() => encodeHttpRequest({ ...GET, method: "CONNECT", scheme: "", path: "x" }), TypeError);
+});
+
+// ---------------------------------------------------------------- anything may happen at any time
+
+Deno.test("whatever fails or gives up, and whenever, both sides settle and nothing is left unhandled", async () => {
+  const turns = async (count: number) => {
+    for (let i = 0; i < count; i++) await undefined;
+  };
+  const sourceOf = fc.record({
+    chunks: fc.nat(4),
+    size: fc.nat(40_000),
+    failAt: fc.integer({ min: -8, max: 3 }),
+    delay: fc.nat(12),
+  });
+  const make = (
+    { chunks, size, failAt, delay }: { chunks: number; size: number; failAt: number; delay: number },
+  ) => {
+    let i = 0;
+    return new ReadableStream<Bytes>({
+      pull: async (controller) => {
+        await turns(delay);
+        if (i === failAt) throw new Error("source");
+        if (i++ === chunks) controller.close();
+        else controller.enqueue(new Uint8Array(size));
+      },
+    }, { highWaterMark: 0 });
+  };
+  const answers: ((request: Request, source: ReadableStream<Bytes>) => Response | Promise<Response>)[] = [
+    (_request, source) => new Response(source),
+    (request) => new Response(request.body),
+    () => new Response("small"),
+    async (request) => new Response(await request.bytes()),
+    async (request) => {
+      await request.body?.cancel();
+      return new Response("small");
+    },
+    (request) => {
+      request.body?.getReader().read().catch(() => {});
+      return new Response("small");
+    },
+    () => Promise.reject(new Error("handler")),
+  ];
+  const readers: ((response: Response) => Promise<unknown> | undefined)[] = [
+    (response) => response.bytes(),
+    (response) => response.body?.cancel(),
+    async (response) => {
+      const reader = response.body?.getReader();
+      await reader?.read();
+      await reader?.cancel();
+    },
+  ];
+  const interruptions:
+    ((pair: { client: PairStream; server: PairStream }, abort: AbortController) => void)[] = [
+      () => {},
+      (_pair, controller) => controller.abort(new Error("abort")),
+      ({ server }) => server.reset("GOING_AWAY"),
+      ({ client }) => client.reset("CANCELLED"),
+      ({ client }) => client.reset("CANCELLED"),
+    ];
+  await fc.assert(
+    fc.asyncProperty(
+      sourceOf,
+      sourceOf,
+      fc.constantFrom(...answers),
+      fc.constantFrom(...readers),
+      fc.constantFrom(...interruptions),
+      fc.nat(60),
+      fc.integer({ min: 1, max: 65_536 }),
+      fc.constantFrom(Infinity, 1000),
+      async (up, down, answer, reader, interrupt, when, window, readSize) => {
+        const pair = streamPair({ window, readSize });
+        const controller = new AbortController();
+        const served = serveHttpStream(pair.server, (request) => answer(request, make(down)), {
+          onError: () => {},
+        });
+        const fetched = fetchOverStream(pair.client, { ...POST, body: make(up) }, {
+          signal: controller.signal,
+        })
+          .then(reader)
+          .catch((error) => assert(error instanceof Error));
+        await turns(when);
+        interrupt(pair, controller);
+        await Promise.all([served, fetched]);
+      },
+    ),
+    { numRuns: 400 },
+  );
 });
