@@ -198,16 +198,26 @@ export type ChainEvidence =
     readonly finalized: boolean;
   };
 
-/** Whether evidence is final by the chain's own rule. */
-export function isFinal(evidence: ChainEvidence): boolean {
-  return evidence.chain === "handshake"
-    ? evidence.confirmations >= HANDSHAKE_CONFIRMATIONS && evidence.quietSeconds >= HANDSHAKE_QUIET_SECONDS
-    : evidence.finalized;
+/** What {@linkcode evaluateFinality} says. */
+export type FinalityVerdict =
+  | { readonly ok: true }
+  | { readonly ok: false; readonly reason: "confirmations" | "reorg" | "not-finalized" };
+
+/** Judges evidence by the chain's own rule: "Handshake (12 confirmations and no reorg for 1 h)", the others finalized. */
+export function evaluateFinality(evidence: ChainEvidence): FinalityVerdict {
+  if (evidence.chain !== "handshake") {
+    return evidence.finalized ? { ok: true } : { ok: false, reason: "not-finalized" };
+  }
+  if (!(evidence.confirmations >= HANDSHAKE_CONFIRMATIONS)) return { ok: false, reason: "confirmations" };
+  if (!(evidence.quietSeconds >= HANDSHAKE_QUIET_SECONDS)) return { ok: false, reason: "reorg" };
+  return { ok: true };
 }
 
 /** The chains on which a payload is final, each once. */
 export function finalChains(payloadHash: Uint8Array, evidence: readonly ChainEvidence[]): ChainName[] {
-  const chains = evidence.filter((item) => timingSafeEqual(item.payloadHash, payloadHash) && isFinal(item));
+  const chains = evidence.filter((item) =>
+    timingSafeEqual(item.payloadHash, payloadHash) && evaluateFinality(item).ok
+  );
   return [...new Set(chains.map(({ chain }) => chain))];
 }
 

@@ -10,10 +10,10 @@ import {
   type ChainEvidence,
   type ChainName,
   evaluateAlias,
+  evaluateFinality,
   finalChains,
   formatAlias,
   formatServiceUri,
-  isFinal,
   parseAlias,
   parseServiceUri,
   resolveAlias,
@@ -162,18 +162,24 @@ const final = (made: AliasRecord, chains: ChainName[] = ["handshake", "filecoin"
 
 Deno.test("a chain's finality is its own rule: 12 confirmations and a quiet hour, or finalized", () => {
   const payloadHash = new Uint8Array(32);
-  const rows: [number, number, boolean][] = [
-    [11, 3_600, false],
-    [12, 3_599, false],
-    [12, 3_600, true],
-    [13, 3_601, true],
-    [1_000, 0, false],
+  const rows: [number, number, string][] = [
+    [11, 3_600, "confirmations"],
+    [12, 3_599, "reorg"],
+    [12, 3_600, "ok"],
+    [13, 3_601, "ok"],
+    [1_000, 0, "reorg"],
+    [NaN, 3_600, "confirmations"],
   ];
+  const outcome = (evidence: ChainEvidence) => {
+    const verdict = evaluateFinality(evidence);
+    return verdict.ok ? "ok" : verdict.reason;
+  };
   for (const [confirmations, quietSeconds, expected] of rows) {
-    assertEquals(isFinal({ chain: "handshake", payloadHash, confirmations, quietSeconds }), expected);
+    assertEquals(outcome({ chain: "handshake", payloadHash, confirmations, quietSeconds }), expected);
   }
   for (const chain of ["filecoin", "ethereum-l2"] as const) {
-    assertEquals([true, false].map((finalized) => isFinal({ chain, payloadHash, finalized })), [true, false]);
+    assertEquals(outcome({ chain, payloadHash, finalized: true }), "ok");
+    assertEquals(outcome({ chain, payloadHash, finalized: false }), "not-finalized");
   }
 });
 
