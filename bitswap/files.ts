@@ -12,7 +12,7 @@
  * @module
  */
 
-import { malformed, readNode, walkFile } from "./_unixfs.ts";
+import { fileSize, malformed, readNode, walkFile } from "./_unixfs.ts";
 import { BlockNotFoundError, type Blockstore, isNotFound } from "./blockstore.ts";
 import { type CID, joinBlock } from "./cid.ts";
 import { HtxError } from "./_core.ts";
@@ -214,13 +214,7 @@ export async function* catFile(
   signal?.throwIfAborted();
   const abort = new AbortController();
   const stop = signal === undefined ? abort.signal : AbortSignal.any([signal, abort.signal]);
-  const get = async (cid: CID): Promise<Uint8Array> => {
-    const source = blocks.get(cid, { signal: stop });
-    if (source instanceof Promise) return await source;
-    const pieces: Uint8Array[] = [];
-    for await (const piece of source) pieces.push(piece);
-    return joinBlock(pieces);
-  };
+  const get = (cid: CID): Promise<Uint8Array> => readBlock(blocks, cid, stop);
   try {
     const cid = path === "" ? root : await resolve(root, path, get);
     const block = await get(cid);
@@ -234,6 +228,55 @@ export async function* catFile(
   } finally {
     abort.abort(new HtxError("CANCELLED", "Cannot read file: the reader has left"));
   }
+}
+
+/** What {@linkcode statFile} finds. */
+export interface FileStat {
+  /** The CID at the end of the path. */
+  readonly cid: CID;
+  /** What it is; only files can be read with {@linkcode catFile}. */
+  readonly type: "file" | "directory" | "symlink" | "metadata";
+  /** Bytes of a file; 0 for everything else. */
+  readonly size: number;
+}
+
+/**
+ * What a CID is, and how long, from its root block alone.
+ *
+ * @throws {BlockNotFoundError} when the root, or the path, cannot be found
+ * @throws {HtxError} `MALFORMED`, field `file`, when it is nothing of UnixFS
+ */
+export async function statFile(
+  blocks: BlockReader,
+  root: CID,
+  options: Pick<CatFileOptions, "path" | "signal"> = {},
+): Promise<FileStat> {
+  const { path = "", signal } = options;
+  signal?.throwIfAborted();
+  const get = (cid: CID): Promise<Uint8Array> => readBlock(blocks, cid, signal);
+  const cid = path === "" ? root : await resolve(root, path, get);
+  const node = await readNode(cid, await get(cid));
+  switch (node.type) {
+    case "file":
+    case "raw":
+      return { cid, type: "file", size: fileSize(node) };
+    case "hamt-sharded-directory":
+      return { cid, type: "directory", size: 0 };
+    default:
+      return { cid, type: node.type, size: 0 };
+  }
+}
+
+async function readBlock(
+  blocks: BlockReader,
+  cid: CID,
+  signal: AbortSignal | undefined,
+): Promise<Uint8Array> {
+  const source = blocks.get(cid, signal === undefined ? {} : { signal });
+  if (source instanceof Promise) return await source;
+  const pieces: Uint8Array[] = [];
+  for await (const piece of source) pieces.push(piece);
+  return joinBlock(pieces);
 }
 
 /** The CID at the end of a path through directories, sharded ones too. */

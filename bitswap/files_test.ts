@@ -122,6 +122,10 @@ Deno.test("a missing block of a file is an error, in the middle too, and so is a
   const dir = entries.at(-1)!.cid;
   assertEquals((await assertRejects(() => cat(store, dir), HtxError)).code, "MALFORMED");
   assertEquals(await cat(store, dir, { path: "a/b.txt" }), utf8("in a directory"));
+  assertEquals(await statFile(store, dir), { cid: dir, type: "directory", size: 0 });
+  const found = await statFile(store, dir, { path: "a/b.txt" });
+  assertEquals([found.type, found.size], ["file", 14]);
+  assertEquals((await statFile(store, cid)).size, 10_000);
   assertEquals(
     (await assertRejects(() => cat(store, dir, { path: "a/c.txt" }), Error)).name,
     "NotFoundError",
