@@ -12,58 +12,29 @@
  * @module
  */
 
+import {
+  type Carrier,
+  DirectCarrier,
+  largeSendPool,
+  SMALL_BATCH,
+  smallSendPool,
+  StreamCarrier,
+} from "./carrier.ts";
 import type { Bytes, CryptoBackend } from "./crypto.ts";
-import type { ByteIo, Duplex, DuplexAddr } from "./duplex.ts";
+import type { Duplex, DuplexAddr } from "./duplex.ts";
 import { type CloseCodeName, HtxError } from "./errors.ts";
-import { type Frame, FrameDecoderStream, FrameEncoderStream } from "./frame.ts";
 import type { SessionKeys } from "./keys.ts";
 import type { SessionLimits } from "./limits.ts";
-import {
-  type CloseInfo,
-  CONTROL_STREAM_ID,
-  HtxSession,
-  MAX_FILL_LENGTH,
-  type SessionStats,
-  SessionStream,
-} from "./session.ts";
+import { HtxSession } from "./session.ts";
+import { CONTROL_STREAM_ID, type SessionStream } from "./session_stream.ts";
+import type { CloseInfo, SessionStats } from "./session_types.ts";
+import { HtxStream } from "./stream.ts";
 
-/** Bytes of a batch that is sent from the connection's own small buffer. */
-const SMALL_BATCH = 8192;
-/** Bytes of the receive buffer of a quiet connection, and of a busy one. */
-const QUIET_RECEIVE = 4096;
-const BUSY_RECEIVE = 262_144;
-/** Short reads in a row after which a busy connection counts as quiet. */
-const QUIET_AFTER = 8;
-/** Bytes of unused buffers kept, of each size, for the next connection that needs one. */
-const POOL_BYTES = 2 ** 20;
 /** Microtask turns for which a flush waits: what the application does on the same occasion rides in the same write. */
 const FLUSH_TURNS = 3;
 
 const EMPTY = /* @__PURE__ */ new Uint8Array(0);
 const RESOLVED: Promise<void> = /* @__PURE__ */ Promise.resolve();
-
-/** Buffers of one size, lent out. They only ever hold ciphertext. */
-class BufferPool {
-  readonly #size: number;
-  readonly #free: Bytes[] = [];
-
-  constructor(size: number) {
-    this.#size = size;
-  }
-
-  take(): Bytes {
-    return this.#free.pop() ?? new Uint8Array(this.#size);
-  }
-
-  give(buffer: Bytes): void {
-    if (buffer.length === this.#size && this.#free.length * this.#size < POOL_BYTES) this.#free.push(buffer);
-  }
-}
-
-const quietReceivePool = /* @__PURE__ */ new BufferPool(QUIET_RECEIVE);
-const busyReceivePool = /* @__PURE__ */ new BufferPool(BUSY_RECEIVE);
-const smallSendPool = /* @__PURE__ */ new BufferPool(SMALL_BATCH);
-const largeSendPool = /* @__PURE__ */ new BufferPool(MAX_FILL_LENGTH);
 
 /** A clock with timers, for tests that do not wait. */
 export interface Clock {
@@ -80,215 +51,6 @@ const SYSTEM_CLOCK: Clock = {
     return () => clearTimeout(id);
   },
 };
-
-interface Waiting {
-  readonly at: number;
-  readonly resolve: () => void;
-  readonly reject: (error: unknown) => void;
-}
-
-/** Options of a write to a stream. */
-export interface StreamWriteOptions {
-  /** Ends this direction with the data: both leave in one frame. @default {false} */
-  end?: boolean;
-}
-
-/**
- * One bidirectional stream. Its bytes are at hand twice: as web streams, and by `read` / `write`, which spare the
- * hops. Use one or the other, never both.
- *
- * Ending the writing side (`writable.close()`, `closeWrite()`) leaves the reading side open. Cancelling `readable`
- * or aborting `writable` resets the stream: both directions end, and what is unread is gone (HTX 1.1 §4).
- *
- * @example Asking and answering
- * ```ts
- * import { connect, serveStreams } from "@betanet/htx/transport";
- * import { assertEquals } from "@std/assert";
- *
- * await using server = serveStreams((stream) => stream.readable.pipeTo(stream.writable));
- * await using client = await connect(server.addr, { remoteStatic: server.publicKey });
- * const stream = await client.createBidirectionalStream();
- * const writer = stream.writable.getWriter();
- * await writer.write(new TextEncoder().encode("hello"));
- * await writer.close();
- * const [answer] = await Array.fromAsync(stream.readable);
- * assertEquals(new TextDecoder().decode(answer), "hello");
- * ```
- */
-export class HtxStream extends SessionStream {
-  #readable: ReadableStream<Uint8Array> | undefined;
-  #readableController: ReadableStreamDefaultController<Uint8Array> | undefined;
-  #writable: WritableStream<Uint8Array> | undefined;
-  #writableController: WritableStreamDefaultController | undefined;
-  #reading: PromiseWithResolvers<Uint8Array | null> | undefined;
-  #waiting: Waiting[] | undefined;
-  #closed: PromiseWithResolvers<void> | undefined;
-  #abort: AbortController | undefined;
-
-  /**
-   * Bytes from the peer, a chunk for each frame. Nothing is read ahead of the reader: the window, and with it the
-   * peer, waits for it. Cancelling resets the stream with CANCELLED.
-   */
-  get readable(): ReadableStream<Uint8Array> {
-    return this.#readable ??= new ReadableStream<Uint8Array>({
-      start: (controller) => {
-        this.#readableController = controller;
-        if (this._dropped && this.error !== undefined) controller.error(this.error);
-      },
-      pull: (controller) => {
-        const chunk = this.tryRead();
-        if (chunk === undefined) return this.read().then((late) => deliver(controller, late));
-        deliver(controller, chunk);
-      },
-      cancel: () => this.reset("CANCELLED"),
-    }, { highWaterMark: 0 });
-  }
-
-  /**
-   * Bytes to the peer. Small chunks are copied and gathered into frames while there is room; a large one is done
-   * with when it is sealed. Closing ends this direction; aborting resets the stream with CANCELLED.
-   */
-  get writable(): WritableStream<Uint8Array> {
-    return this.#writable ??= new WritableStream<Uint8Array>({
-      start: (controller) => {
-        this.#writableController = controller;
-        if (this.error !== undefined) controller.error(this.error);
-      },
-      write: (chunk) => {
-        if (!(chunk instanceof Uint8Array)) {
-          throw new TypeError("Cannot write to stream: the chunk is no Uint8Array");
-        }
-        if (chunk.length > 0) return this.#send(chunk, false);
-      },
-      close: () => this.closeWrite(),
-      abort: () => this.reset("CANCELLED"),
-    }, { highWaterMark: this.session.limits.sendBuffer, size: (chunk) => chunk?.length ?? 0 });
-  }
-
-  /**
-   * Settles when the stream is finished in both directions.
-   *
-   * @throws {HtxError} why it ended otherwise; left alone, that is no unhandled rejection
-   */
-  get closed(): Promise<void> {
-    if (this.#closed === undefined) {
-      this.#closed = Promise.withResolvers();
-      this.#closed.promise.catch(() => {});
-      if (this.finished) this.#settleClosed(this._dropped ? this.error : undefined);
-    }
-    return this.#closed.promise;
-  }
-
-  /** Aborts with the {@linkcode HtxError} when the stream is reset or its session ends before it. */
-  get signal(): AbortSignal {
-    if (this.#abort === undefined) {
-      this.#abort = new AbortController();
-      if (this._dropped) this.#abort.abort(this.error);
-    }
-    return this.#abort.signal;
-  }
-
-  /**
-   * The next chunk, as it arrived; `null` at the end of the peer's direction. One call at a time.
-   *
-   * @throws {HtxError} when the stream was reset or the session ended before it
-   */
-  read(): Promise<Uint8Array | null> {
-    try {
-      const chunk = this.tryRead();
-      if (chunk !== undefined) return Promise.resolve(chunk);
-    } catch (error) {
-      return Promise.reject(error);
-    }
-    if (this.#reading !== undefined) return Promise.reject(new TypeError("Cannot read: a read is under way"));
-    this.#reading = Promise.withResolvers();
-    return this.#reading.promise;
-  }
-
-  /**
-   * The next chunk, if one waits: `null` at the end, `undefined` where nothing waits yet.
-   *
-   * @throws {HtxError} when the stream was reset or the session ended before it
-   */
-  tryRead(): Uint8Array | null | undefined {
-    const chunk = this.take();
-    if (chunk === undefined && this.error !== undefined) throw this.error;
-    return chunk;
-  }
-
-  /**
-   * Sends `data`. Settles when there is room for more, which is the back-pressure; then the bytes of `data` are
-   * the caller's again.
-   *
-   * @throws {HtxError} when the stream was reset, this direction ended, or the session did
-   */
-  write(data: Uint8Array, options: StreamWriteOptions = {}): Promise<void> {
-    try {
-      return this.#send(data, options.end ?? false) ?? RESOLVED;
-    } catch (error) {
-      return Promise.reject(error);
-    }
-  }
-
-  /** Ends this direction; the other stays open. Idempotent. */
-  closeWrite(): Promise<void> {
-    if (this._endQueued && this.error === undefined) return RESOLVED;
-    return this.write(EMPTY, { end: true });
-  }
-
-  #send(data: Uint8Array, end: boolean): Promise<void> | undefined {
-    if (this.put(data, end)) return undefined;
-    const { promise, resolve, reject } = Promise.withResolvers<void>();
-    (this.#waiting ??= []).push({ at: this._queuedBytes, resolve, reject });
-    return promise;
-  }
-
-  /** @internal */
-  protected override onReadable(): void {
-    const reading = this.#reading;
-    if (reading === undefined) return;
-    const chunk = this.take();
-    if (chunk !== undefined) {
-      this.#reading = undefined;
-      reading.resolve(chunk);
-    } else if (this.error !== undefined) {
-      this.#reading = undefined;
-      reading.reject(this.error);
-    }
-  }
-
-  /** @internal */
-  protected override onSent(): void {
-    const waiting = this.#waiting;
-    if (waiting === undefined || waiting.length === 0) return;
-    while (waiting.length > 0 && waiting[0]!.at <= this._releasedBytes) waiting.shift()!.resolve();
-    if (this.error === undefined || this._flushing && this._ready) return;
-    for (const { reject } of waiting.splice(0)) reject(this.error);
-  }
-
-  /** @internal */
-  protected override onFinished(error: HtxError | undefined): void {
-    this.#settleClosed(error);
-    if (this.error !== undefined) this.#writableController?.error(this.error);
-    if (error === undefined) return;
-    this.#readableController?.error(error);
-    this.#abort?.abort(error);
-  }
-
-  #settleClosed(error: HtxError | undefined): void {
-    if (this.#closed === undefined) return;
-    if (error === undefined) this.#closed.resolve();
-    else this.#closed.reject(error);
-  }
-}
-
-function deliver(
-  controller: ReadableStreamDefaultController<Uint8Array>,
-  chunk: Uint8Array | null | undefined,
-): void {
-  if (chunk === null) controller.close();
-  else if (chunk !== undefined) controller.enqueue(chunk);
-}
 
 /** What the handshake below a connection was. */
 export interface HandshakeInfo {
@@ -339,134 +101,6 @@ export interface ConnectionStats extends Readonly<SessionStats> {
   readonly reads: number;
   /** The last measured round trip in ms, where one was measured. */
   readonly roundTripMs: number | undefined;
-}
-
-/** How a connection moves bytes. */
-interface Carrier {
-  /** Reads once and feeds the session; `false` at the end of the peer's direction. */
-  receive(): Promise<boolean>;
-  /** Sends; the bytes may be reused when it settles. */
-  write(batch: Uint8Array): Promise<void>;
-  closeWrite(): Promise<void>;
-  close(): void;
-}
-
-/** Direct reads into the session's buffer: no copy and no hop between the socket and the cipher. */
-class DirectCarrier implements Carrier {
-  readonly #io: ByteIo;
-  readonly #session: HtxSession;
-  #busy = false;
-  #shortReads = 0;
-
-  constructor(io: ByteIo, session: HtxSession) {
-    this.#io = io;
-    this.#session = session;
-    session.receiveBuffer.resize(quietReceivePool.take());
-  }
-
-  async receive(): Promise<boolean> {
-    const space = this.#session.receiveSpace();
-    const length = await this.#io.read(space);
-    if (length === null) return false;
-    this.#session.received(length);
-    this.#fit(length === space.length, length);
-    return true;
-  }
-
-  /** A full read is the sign of more to come; a run of short ones, of quiet. */
-  #fit(full: boolean, length: number): void {
-    if (full) {
-      this.#shortReads = 0;
-      if (!this.#busy) this.#exchange(busyReceivePool.take(), true);
-    } else if (length > QUIET_RECEIVE || this.#session.receiveBuffer.pending > 0) {
-      this.#shortReads = 0;
-    } else if (this.#session.receiveBuffer.capacity > QUIET_RECEIVE && ++this.#shortReads > QUIET_AFTER) {
-      this.#shortReads = 0;
-      this.#exchange(quietReceivePool.take(), false);
-    }
-  }
-
-  #exchange(buffer: Bytes, busy: boolean): void {
-    const old = this.#session.receiveBuffer.resize(buffer);
-    (this.#busy ? busyReceivePool : quietReceivePool).give(old);
-    this.#busy = busy;
-  }
-
-  write(batch: Uint8Array): Promise<void> {
-    return this.#io.write(batch);
-  }
-
-  closeWrite(): Promise<void> {
-    return this.#io.closeWrite();
-  }
-
-  close(): void {
-    this.#io.close();
-  }
-
-  /** No read is under way and none will be: the buffer goes back. */
-  ended(): void {
-    this.#session.receiveBuffer.discard();
-    this.#exchange(new Uint8Array(0), false);
-  }
-}
-
-/** Web streams, through the frame codec's TransformStreams. */
-class StreamCarrier implements Carrier {
-  readonly #duplex: Duplex;
-  readonly #session: HtxSession;
-  readonly #decoder: FrameDecoderStream = new FrameDecoderStream();
-  readonly #reader: ReadableStreamDefaultReader<Frame[]>;
-  readonly #writer: WritableStreamDefaultWriter<Uint8Array>;
-  readonly #piping: Promise<void>;
-
-  constructor(duplex: Duplex, session: HtxSession, received: Uint8Array) {
-    this.#duplex = duplex;
-    this.#session = session;
-    const encoder = new FrameEncoderStream();
-    this.#reader = startWith(received, duplex.readable).pipeThrough(this.#decoder).getReader();
-    this.#piping = encoder.readable.pipeTo(duplex.writable);
-    this.#piping.catch(() => {}); // told by the writer
-    this.#writer = encoder.writable.getWriter();
-    this.#writer.closed.catch(() => {});
-    this.#reader.closed.catch(() => {});
-  }
-
-  async receive(): Promise<boolean> {
-    const { value, done } = await this.#reader.read();
-    if (done) return false;
-    this.#session.receiveFrames(value, this.#decoder.pending);
-    return true;
-  }
-
-  async write(batch: Uint8Array): Promise<void> {
-    await this.#writer.write(batch.slice());
-  }
-
-  async closeWrite(): Promise<void> {
-    await this.#writer.close();
-    await this.#piping;
-  }
-
-  close(): void {
-    this.#writer.abort().catch(() => {}); // either may have ended before, which is as good
-    this.#reader.cancel().catch(() => {});
-    this.#duplex.close?.();
-  }
-}
-
-function startWith(first: Uint8Array, rest: ReadableStream<Uint8Array>): ReadableStream<Uint8Array> {
-  if (first.length === 0) return rest;
-  const reader = rest.getReader();
-  return new ReadableStream({
-    start: (controller) => controller.enqueue(first),
-    pull: async (controller) => {
-      const { value, done } = await reader.read();
-      if (done) controller.close();
-      else controller.enqueue(value);
-    },
-    cancel: (reason) => reader.cancel(reason),
-  }, { highWaterMark: 0 });
 }
 
 /**

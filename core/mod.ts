@@ -31,6 +31,7 @@
  */
 
 export * from "./bytes.ts";
+export { MAX_REASON_LENGTH } from "./close.ts";
 export {
   type Clock,
   type ConnectionInit,
@@ -38,8 +39,6 @@ export {
   type ConnectionStats,
   type HandshakeInfo,
   HtxConnection,
-  HtxStream,
-  type StreamWriteOptions,
 } from "./connection.ts";
 export * from "./crypto.ts";
 export type { ByteIo, Duplex, DuplexAddr } from "./duplex.ts";
@@ -63,19 +62,10 @@ export {
   type SessionLimits,
   type UniformRange,
 } from "./limits.ts";
-export {
-  type CloseInfo,
-  CONTROL_STREAM_ID,
-  HtxSession,
-  MAX_FILL_LENGTH,
-  MAX_PING_DATA_LENGTH,
-  MAX_REASON_LENGTH,
-  MIN_FILL_LENGTH,
-  type SessionEvents,
-  type SessionOptions,
-  type SessionStats,
-  SessionStream,
-} from "./session.ts";
+export { HtxSession, MAX_FILL_LENGTH, MAX_PING_DATA_LENGTH, MIN_FILL_LENGTH } from "./session.ts";
+export { CONTROL_STREAM_ID, SessionStream } from "./session_stream.ts";
+export type { CloseInfo, SessionEvents, SessionOptions, SessionStats } from "./session_types.ts";
 export { loadSodium } from "./sodium.ts";
+export { HtxStream, type StreamWriteOptions } from "./stream.ts";
 export { StreamIo } from "./stream_io.ts";
 export * from "./varint.ts";

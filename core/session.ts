@@ -12,8 +12,16 @@
  * @module
  */
 
-import { fromUtf8, utf8 } from "./bytes.ts";
-import { type CryptoBackend, selectCrypto } from "./crypto.ts";
+import { type CloseFrame, codeNumber, decodeClose, encodeClose } from "./close.ts";
+import {
+  MAX_REASON_LENGTH,
+  protocolError,
+  readVarint,
+  remoteError,
+  sameBytes,
+  shortReason,
+} from "./close.ts";
+import { selectCrypto } from "./crypto.ts";
 import { CloseCode, type CloseCodeName, closeCodeName, HtxError } from "./errors.ts";
 import {
   type Frame,
@@ -24,7 +32,7 @@ import {
   TAG_LENGTH,
   writeHeader,
 } from "./frame.ts";
-import { type SessionKeys, TrafficKeys } from "./keys.ts";
+import { TrafficKeys } from "./keys.ts";
 import {
   drawUniform,
   INITIAL_WINDOW,
@@ -33,27 +41,16 @@ import {
   MAX_WINDOW,
   type ResolvedLimits,
   resolveLimits,
-  type SessionLimits,
 } from "./limits.ts";
-import { COPY_LIMIT, ReceiveQueue, SendQueue } from "./queues.ts";
-import { decodeVarint, encodeVarint, MAX_VARINT, varintLength, writeVarint } from "./varint.ts";
+import { LoadGuard } from "./load_guard.ts";
+import { CONTROL_STREAM_ID, SessionStream } from "./session_stream.ts";
+import type { CloseInfo, SessionEvents, SessionOptions, SessionStats } from "./session_types.ts";
+import { encodeVarint, MAX_VARINT } from "./varint.ts";
 
-/** The stream that the server opens for transition control maps (HTX 1.1 §8). */
-export const CONTROL_STREAM_ID = 2;
-/** Bytes of CLOSE reason that are sent and accepted (HTX 1.1 §3). */
-export const MAX_REASON_LENGTH = 256;
 /** Bytes of data in a PING that asks or answers (HTX 1.1 §3). */
 export const MAX_PING_DATA_LENGTH = 32;
 /** Answers to PINGs that may wait to be sent (HTX 1.1 §3). */
 const MAX_WAITING_PONGS = 16;
-/** Unknown types or empty PINGs in a row that are put up with (HTX 1.1 §3). */
-const MAX_IDLE_FRAMES = 1000;
-/** KEY_UPDATEs put up with in a run of frames (HTX 1.1 §3: more than one per 16 frames over 1024). */
-const KEY_UPDATE_SPAN = 1024;
-const KEY_UPDATES_PER_SPAN = KEY_UPDATE_SPAN / 16;
-/** Resets by the peer of its own streams that are put up with in `RESET_SPAN_MS` (HTX 1.1 §4). */
-const MAX_RESETS = 1000;
-const RESET_SPAN_MS = 10_000;
 /** The longest padding, in bytes (HTX 1.1 §4). */
 const MAX_PADDING = 3072;
 
@@ -67,242 +64,6 @@ const EMPTY = /* @__PURE__ */ new Uint8Array(0);
 export const MIN_FILL_LENGTH: number = 4 + TAG_LENGTH + 4 + 16 + MAX_REASON_LENGTH + TAG_LENGTH;
 /** What one call of {@linkcode HtxSession.fill} can use at most: one full data frame behind a batch of small ones. */
 export const MAX_FILL_LENGTH: number = 2 * (MAX_HEADER_LENGTH + MAX_PLAINTEXT_LENGTH + TAG_LENGTH);
-
-/** How a session ended. */
-export interface CloseInfo {
-  /** Name of the code; `UNKNOWN` for a number that this version does not name. */
-  readonly code: CloseCodeName | "UNKNOWN";
-  /** The number. */
-  readonly closeCode: number;
-  /** The reason given, at most 256 bytes of UTF-8; may be empty. */
-  readonly reason: string;
-  /** Whether the peer ended it. */
-  readonly remote: boolean;
-}
-
-/** What the session tells its owner; every one is optional and is called synchronously. */
-export interface SessionEvents {
-  /** Something is due to be sent: call {@linkcode HtxSession.fill} soon. */
-  output?(): void;
-  /** The peer opened a stream. */
-  stream?(stream: SessionStream): void;
-  /** A place for another stream of this side's came free. */
-  slot?(): void;
-  /** An answer to {@linkcode HtxSession.ping} arrived. */
-  pong?(data: Uint8Array): void;
-  /** The keys of a direction were replaced; `sending` says which. */
-  keyUpdate?(sending: boolean): void;
-  /** No more streams or data from now on: `error` is `undefined` where the session ends well. */
-  closing?(info: CloseInfo, error: HtxError | undefined): void;
-}
-
-/** Options of an {@linkcode HtxSession}. */
-export interface SessionOptions {
-  /** Which side this is: `client` made the handshake's first message. */
-  readonly role: "client" | "server";
-  /** What the handshake gave; taken over. */
-  readonly keys: SessionKeys;
-  /** Bounds and habits. */
-  readonly limits?: SessionLimits;
-  /** The primitives. @default {selectCrypto()} */
-  readonly crypto?: CryptoBackend;
-  /** A clock that never goes back, in ms. @default {performance.now} */
-  readonly now?: () => number;
-  /** Random bytes, for keepalives and padding. @default {the backend's} */
-  readonly random?: (length: number) => Uint8Array;
-  /** Who is told. */
-  readonly events?: SessionEvents;
-  /** Makes the stream objects. @default {new SessionStream} */
-  readonly createStream?: (session: HtxSession, id: number) => SessionStream;
-  /** Whether a client takes stream 2; without it the stream is reset once with REFUSED (HTX 1.1 §8). @default {false} */
-  readonly acceptControlStream?: boolean;
-}
-
-/** Counters of a session; they only grow, save for `streams`. */
-export interface SessionStats {
-  /** Frames sealed, of all types. */
-  framesSent: number;
-  /** Frames opened, of all types. */
-  framesReceived: number;
-  /** Bytes of frames handed over to be sent. */
-  bytesSent: number;
-  /** Bytes of frames opened, with headers and tags. */
-  bytesReceived: number;
-  /** Plaintext bytes of STREAM and STREAM_END sent. */
-  dataSent: number;
-  /** Plaintext bytes of STREAM and STREAM_END received. */
-  dataReceived: number;
-  /** Batches handed over: each is one write below. */
-  batches: number;
-  /** Bytes copied to gather small pieces into a frame. */
-  bytesGathered: number;
-  /** Frames dropped after authentication: for streams finished or skipped, or of unknown types. */
-  framesDropped: number;
-  /** KEY_UPDATEs sent. */
-  rekeysSent: number;
-  /** KEY_UPDATEs received. */
-  rekeysReceived: number;
-  /** WINDOW_UPDATEs sent. */
-  windowUpdatesSent: number;
-  /** Streams opened, by either side. */
-  streamsOpened: number;
-  /** Streams open now. */
-  streams: number;
-}
-
-/**
- * One stream of a session, without promises: `HtxStream` adds those. The `on…` methods are for subclasses.
- */
-export class SessionStream {
-  /** Why the stream ended, where it did not end well. */
-  error: HtxError | undefined;
-  /** @internal */ readonly session: HtxSession;
-  /** @internal */ _id: number;
-  /** @internal */ readonly _local: boolean;
-  /** @internal Whether its opening frame is on the wire. */ _opened = false;
-  /** @internal */ readonly _send: SendQueue = new SendQueue();
-  /** @internal */ readonly _receive: ReceiveQueue = new ReceiveQueue();
-  /** @internal Credit left to send. */ _sendWindow = INITIAL_WINDOW;
-  /** @internal Credit the peer has left. */ _receiveWindow = INITIAL_WINDOW;
-  /** @internal Window that updates aim at. */ _target = INITIAL_WINDOW;
-  /** @internal Read by the application, credit not yet returned. */ _consumed = 0;
-  /** @internal */ _creditedAt = 0;
-  /** @internal */ _creditDue = false;
-  /** @internal The application ended its direction. */ _endQueued = false;
-  /** @internal Still sealing what was queued when the session was closed. */ _flushing = false;
-  /** @internal Our end is sealed. */ _sendEnded = false;
-  /** @internal */ _receiveEnded = false;
-  /** @internal NO_ERROR is to follow our end. */ _stopSending = false;
-  /** @internal In the round of streams with something to send. */ _ready = false;
-  /** @internal Reset, or ended both ways. */ _finished = false;
-  /** @internal What was unread is gone: reading ends with `error`. */ _dropped = false;
-  /** @internal No longer counted. */ _retired = false;
-  /** @internal A handler still holds it. */ _held = false;
-  /** Bytes received on this stream so far. */
-  bytesReceived = 0;
-  /** @internal Bytes handed to `write`, and bytes sealed, since the beginning. */ _queuedBytes = 0;
-  /** @internal Of those, how many need their caller's buffer no more: they are sealed or copied. */ _releasedBytes =
-    0;
-
-  /** @internal Streams are made by their session. */
-  constructor(session: HtxSession, id: number) {
-    this.session = session;
-    this._id = id;
-    this._local = id === 0 || session.isLocal(id);
-  }
-
-  /**
-   * The stream id. For a stream of this side's that has sent nothing yet it is the one it would get now: ids go
-   * out in growing order, so a younger stream that speaks first takes it (HTX 1.1 §4).
-   */
-  get id(): number {
-    return this._id !== 0 ? this._id : this.session._provisionalId(this);
-  }
-
-  /** Whether nothing more will come: the peer ended its direction, or the stream was reset. */
-  get receiveEnded(): boolean {
-    return this._receiveEnded || this._finished;
-  }
-
-  /** Whether both directions ended or the stream was reset. */
-  get finished(): boolean {
-    return this._finished;
-  }
-
-  /** Bytes received that wait to be read. */
-  get receivedBytes(): number {
-    return this._receive.size;
-  }
-
-  /** Takes the next received chunk; `null` at the end, `undefined` where nothing waits yet. Returns credit. */
-  take(): Uint8Array | null | undefined {
-    const chunk = this._receive.shift();
-    if (chunk !== undefined) {
-      this.session._consume(this, chunk.length);
-      return chunk;
-    }
-    return this._receiveEnded && !this._dropped ? null : undefined;
-  }
-
-  /**
-   * Queues data to send. `true`: it was copied, the buffer is the caller's. `false`: it is held by reference and
-   * must stay as it is until {@linkcode SessionStream.pendingBytes} falls to what it was before.
-   *
-   * @throws {HtxError} the stream's error, or `CLOSED` when this direction has ended
-   */
-  put(data: Uint8Array, end = false): boolean {
-    if (this.error !== undefined) throw this.error;
-    if (this._endQueued || this._finished) {
-      throw new HtxError("CLOSED", "Cannot write to stream: its sending direction has ended", {
-        streamId: this.id,
-      });
-    }
-    if (this.session.closing) throw this.session._closedError();
-    if (this._id === CONTROL_STREAM_ID && this.session.role === "client") {
-      throw new TypeError("Cannot write to stream 2: only the server sends on it");
-    }
-    let copied = true;
-    if (data.length > 0) {
-      copied = data.length <= COPY_LIMIT && this._send.size + data.length <= this.session.limits.sendBuffer;
-      if (copied) this._send.appendCopy(data);
-      else this._send.append(data);
-      this._queuedBytes += data.length;
-    }
-    if (end) this._endQueued = true;
-    this.session._wake(this);
-    return copied;
-  }
-
-  /** Bytes given to {@linkcode SessionStream.put} that are not sealed yet. */
-  get pendingBytes(): number {
-    return this._send.size;
-  }
-
-  /** After its own direction ended (or once it will): asks the peer to stop sending (CLOSE with NO_ERROR, HTX 1.1 §4). */
-  stopSending(): void {
-    this.session._stopSending(this);
-  }
-
-  /** Ends both directions at once, discards what is unread, and tells the peer. Idempotent. */
-  reset(code: CloseCodeName | number = "CANCELLED", reason = ""): void {
-    this.session._reset(this, codeNumber(code), reason);
-  }
-
-  /** Keeps the stream counted against the peer's limit until {@linkcode SessionStream.release}, even when it is finished. */
-  hold(): void {
-    if (!this._retired) this._held = true;
-  }
-
-  /** The handler that held the stream has returned. */
-  release(): void {
-    if (!this._held) return;
-    this._held = false;
-    this.session._retireIfDone(this);
-  }
-
-  /** Data, the end or an error can be taken. */
-  protected onReadable(): void {}
-  /** Queued bytes were sealed. */
-  protected onSent(): void {}
-  /** Both directions ended, or the stream was reset: `error` is why it did not end well. */
-  protected onFinished(_error: HtxError | undefined): void {}
-
-  /** @internal */ _emitReadable(): void {
-    this.onReadable();
-  }
-  /** @internal */ _emitSent(): void {
-    this.onSent();
-  }
-  /** @internal */ _emitFinished(error: HtxError | undefined): void {
-    this.onFinished(error);
-  }
-}
-
-interface PendingClose {
-  readonly closeCode: number;
-  readonly streamId: number;
-  readonly reason: string;
-}
 
 /** The engine of one session. See the module text for how bytes flow through it. */
 export class HtxSession {
@@ -360,12 +121,12 @@ export class HtxSession {
   // What is due to be sent, in the order in which it goes out.
   readonly #ready: SessionStream[] = [];
   readonly #credits: SessionStream[] = [];
-  readonly #resets: PendingClose[] = [];
+  readonly #resets: CloseFrame[] = [];
   readonly #pings: Uint8Array[] = [];
   #pongs = 0;
   #padding = -1;
   #rekeyAsked = false;
-  #close: PendingClose | undefined;
+  #close: CloseFrame | undefined;
   #closeState: "none" | "queued" | "sent" = "none";
   readonly #gather = (length: number): Uint8Array => {
     this.stats.bytesGathered += length;
@@ -377,10 +138,7 @@ export class HtxSession {
   #closeReceived = false;
   #deaf = false;
   #ended = false;
-  #idleFrames = 0;
-  #keyUpdates: Float64Array | undefined;
-  #resetTimes: Float64Array | undefined;
-  #resetCount = 0;
+  readonly #load: LoadGuard = new LoadGuard();
 
   // Time.
   #keySince: number;
@@ -623,13 +381,7 @@ export class HtxSession {
         idle = true;
         stats.framesDropped++;
     }
-    if (!idle) this.#idleFrames = 0;
-    else if (++this.#idleFrames > MAX_IDLE_FRAMES) {
-      throw new HtxError(
-        "EXCESSIVE_LOAD",
-        `Session ended: more than ${MAX_IDLE_FRAMES} idle frames in a row`,
-      );
-    }
+    this.#load.frame(idle);
   }
 
   #onData(id: number, data: Uint8Array, end: boolean): void {
@@ -772,19 +524,14 @@ export class HtxSession {
   }
 
   #onClose(plaintext: Uint8Array): void {
-    if (plaintext.length === 0) return this.#onSessionClose(CloseCode.NO_ERROR, "");
-    const code = readVarint(plaintext, 0);
-    const id = code && readVarint(plaintext, code.length);
-    if (code === undefined || id === undefined) throw protocolError("a CLOSE cannot be parsed");
-    const bytes = plaintext.subarray(code.length + id.length);
-    const reason = bytes.length <= MAX_REASON_LENGTH ? readText(bytes) : undefined;
-    if (reason === undefined) throw protocolError("the reason of a CLOSE cannot be parsed");
-    if (id.value === 0) this.#onSessionClose(code.value, reason);
-    else this.#onReset(id.value, code.value, reason);
+    const close = decodeClose(plaintext);
+    if (close === undefined) throw protocolError("a CLOSE cannot be parsed");
+    if (close.streamId === 0) this.#onSessionClose(close.closeCode, close.reason);
+    else this.#onReset(close.streamId, close.closeCode, close.reason);
   }
 
   #onReset(id: number, closeCode: number, reason: string): void {
-    if (!this.isLocal(id)) this.#countReset();
+    if (!this.isLocal(id)) this.#load.reset(this.#now());
     const stream = this.#streams.get(id);
     if (stream === undefined || stream._finished) {
       // A stream of the server's that was refused before anything came back is known by its id alone.
@@ -805,28 +552,9 @@ export class HtxSession {
     this.#drop(stream, error);
   }
 
-  #countReset(): void {
-    const now = this.#now();
-    const times = this.#resetTimes ??= new Float64Array(MAX_RESETS);
-    const slot = this.#resetCount % MAX_RESETS;
-    if (this.#resetCount >= MAX_RESETS && now - times[slot]! < RESET_SPAN_MS) {
-      throw new HtxError(
-        "EXCESSIVE_LOAD",
-        `Session ended: more than ${MAX_RESETS} streams were reset in 10 s`,
-      );
-    }
-    times[slot] = now;
-    this.#resetCount++;
-  }
-
   #onKeyUpdate(plaintext: Uint8Array): void {
     if (plaintext.length > 0) throw protocolError("a KEY_UPDATE is not empty");
-    const ring = this.#keyUpdates ??= new Float64Array(KEY_UPDATES_PER_SPAN).fill(-Infinity);
-    const slot = this.stats.rekeysReceived % KEY_UPDATES_PER_SPAN;
-    if (this.stats.framesReceived - ring[slot]! < KEY_UPDATE_SPAN) {
-      throw new HtxError("EXCESSIVE_LOAD", "Session ended: more than one KEY_UPDATE per 16 frames");
-    }
-    ring[slot] = this.stats.framesReceived;
+    this.#load.keyUpdate(this.stats.framesReceived);
     this.#receiveKeys.update();
     this.stats.rekeysReceived++;
     this.#events.keyUpdate?.(false);
@@ -1166,7 +894,7 @@ export class HtxSession {
       at = this.#sealKeyUpdate(into, at, now);
     }
     const room = () => into.length - at >= MIN_FILL_LENGTH;
-    let reset: PendingClose | undefined;
+    let reset: CloseFrame | undefined;
     while (room() && (reset = this.#resets.shift()) !== undefined) at = this.#sealClose(reset, into, at, now);
     let credited: SessionStream | undefined;
     while (room() && (credited = this.#credits.shift()) !== undefined) {
@@ -1286,16 +1014,8 @@ export class HtxSession {
     this.#queuePing(PING_ASK, data);
   }
 
-  #sealClose(close: PendingClose, into: Uint8Array, at: number, now: number): number {
-    const { closeCode, streamId, reason } = close;
-    if (streamId === 0 && closeCode === CloseCode.NO_ERROR && reason === "") {
-      return this.#seal(FrameType.CLOSE, undefined, EMPTY, into, at, now);
-    }
-    const text = utf8(reason);
-    const plaintext = new Uint8Array(varintLength(closeCode) + varintLength(streamId) + text.length);
-    const idAt = writeVarint(closeCode, plaintext, 0);
-    plaintext.set(text, idAt + writeVarint(streamId, plaintext, idAt));
-    return this.#seal(FrameType.CLOSE, undefined, plaintext, into, at, now);
+  #sealClose(close: CloseFrame, into: Uint8Array, at: number, now: number): number {
+    return this.#seal(FrameType.CLOSE, undefined, encodeClose(close), into, at, now);
   }
 
   #seal(
@@ -1419,52 +1139,3 @@ let scratch: Uint8Array | undefined;
 
 /** The most that a data frame takes beside its plaintext, with a KEY_UPDATE before it. */
 const FRAME_OVERHEAD = 4 + TAG_LENGTH + MAX_HEADER_LENGTH + TAG_LENGTH;
-
-function protocolError(why: string): HtxError {
-  return new HtxError("PROTOCOL_ERROR", `Session ended: ${why}`);
-}
-
-function remoteError(closeCode: number, reason: string, streamId?: number): HtxError {
-  const name = closeCodeName(closeCode);
-  const what = streamId === undefined ? "Session" : "Stream";
-  const message = `${what} was ended by the peer: ${name === "UNKNOWN" ? closeCode : name}${
-    reason === "" ? "" : `: ${reason}`
-  }`;
-  return new HtxError(name, message, { remote: true, closeCode, streamId });
-}
-
-function codeNumber(code: CloseCodeName | number): number {
-  const number = typeof code === "number" ? code : CloseCode[code];
-  if (!Number.isSafeInteger(number) || number < 0) {
-    throw new RangeError(`Cannot use code ${code}: it is not a varint`);
-  }
-  return number;
-}
-
-/** `reason`, cut at a character so that it takes at most 256 bytes of UTF-8. */
-function shortReason(reason: string): string {
-  let short = reason.length > MAX_REASON_LENGTH ? reason.slice(0, MAX_REASON_LENGTH) : reason;
-  while (utf8(short).length > MAX_REASON_LENGTH) short = short.slice(0, -1);
-  return short.isWellFormed() ? short : short.toWellFormed();
-}
-
-function readText(bytes: Uint8Array): string | undefined {
-  try {
-    return fromUtf8(bytes);
-  } catch {
-    return undefined;
-  }
-}
-
-/** A varint inside an opened frame; `undefined` where it is cut off or too large. */
-function readVarint(bytes: Uint8Array, offset: number): { value: number; length: number } | undefined {
-  try {
-    return decodeVarint(bytes, offset);
-  } catch {
-    return undefined;
-  }
-}
-
-function sameBytes(a: Uint8Array, b: Uint8Array): boolean {
-  return a.length === b.length && a.every((byte, i) => byte === b[i]);
-}

@@ -5,13 +5,9 @@ import { concat, fromUtf8, utf8 } from "./bytes.ts";
 import { CloseCode, HtxError } from "./errors.ts";
 import { FrameType } from "./frame.ts";
 import { INITIAL_WINDOW } from "./limits.ts";
-import {
-  HtxSession,
-  MAX_FILL_LENGTH,
-  type SessionEvents,
-  type SessionOptions,
-  type SessionStream,
-} from "./session.ts";
+import { HtxSession, MAX_FILL_LENGTH } from "./session.ts";
+import type { SessionEvents, SessionOptions } from "./session_types.ts";
+import type { SessionStream } from "./session_stream.ts";
 import { decodeVarint } from "./varint.ts";
 
 /** A session whose clock stands still, the streams that its peer opened, and that peer. */

@@ -1,0 +1,220 @@
+/**
+ * {@linkcode HtxStream}: a stream of a session with promises and web streams.
+ *
+ * @module
+ */
+
+import { HtxError } from "./errors.ts";
+import { SessionStream } from "./session_stream.ts";
+
+const EMPTY = /* @__PURE__ */ new Uint8Array(0);
+const RESOLVED: Promise<void> = /* @__PURE__ */ Promise.resolve();
+
+interface Waiting {
+  readonly at: number;
+  readonly resolve: () => void;
+  readonly reject: (error: unknown) => void;
+}
+
+/** Options of a write to a stream. */
+export interface StreamWriteOptions {
+  /** Ends this direction with the data: both leave in one frame. @default {false} */
+  end?: boolean;
+}
+
+/**
+ * One bidirectional stream. Its bytes are at hand twice: as web streams, and by `read` / `write`, which spare the
+ * hops. Use one or the other, never both.
+ *
+ * Ending the writing side (`writable.close()`, `closeWrite()`) leaves the reading side open. Cancelling `readable`
+ * or aborting `writable` resets the stream: both directions end, and what is unread is gone (HTX 1.1 §4).
+ *
+ * @example Asking and answering
+ * ```ts
+ * import { connect, serveStreams } from "@betanet/htx/transport";
+ * import { assertEquals } from "@std/assert";
+ *
+ * await using server = serveStreams((stream) => stream.readable.pipeTo(stream.writable));
+ * await using client = await connect(server.addr, { remoteStatic: server.publicKey });
+ * const stream = await client.createBidirectionalStream();
+ * const writer = stream.writable.getWriter();
+ * await writer.write(new TextEncoder().encode("hello"));
+ * await writer.close();
+ * const [answer] = await Array.fromAsync(stream.readable);
+ * assertEquals(new TextDecoder().decode(answer), "hello");
+ * ```
+ */
+export class HtxStream extends SessionStream {
+  #readable: ReadableStream<Uint8Array> | undefined;
+  #readableController: ReadableStreamDefaultController<Uint8Array> | undefined;
+  #writable: WritableStream<Uint8Array> | undefined;
+  #writableController: WritableStreamDefaultController | undefined;
+  #reading: PromiseWithResolvers<Uint8Array | null> | undefined;
+  #waiting: Waiting[] | undefined;
+  #closed: PromiseWithResolvers<void> | undefined;
+  #abort: AbortController | undefined;
+
+  /**
+   * Bytes from the peer, a chunk for each frame. Nothing is read ahead of the reader: the window, and with it the
+   * peer, waits for it. Cancelling resets the stream with CANCELLED.
+   */
+  get readable(): ReadableStream<Uint8Array> {
+    return this.#readable ??= new ReadableStream<Uint8Array>({
+      start: (controller) => {
+        this.#readableController = controller;
+        if (this._dropped && this.error !== undefined) controller.error(this.error);
+      },
+      pull: (controller) => {
+        const chunk = this.tryRead();
+        if (chunk === undefined) return this.read().then((late) => deliver(controller, late));
+        deliver(controller, chunk);
+      },
+      cancel: () => this.reset("CANCELLED"),
+    }, { highWaterMark: 0 });
+  }
+
+  /**
+   * Bytes to the peer. Small chunks are copied and gathered into frames while there is room; a large one is done
+   * with when it is sealed. Closing ends this direction; aborting resets the stream with CANCELLED.
+   */
+  get writable(): WritableStream<Uint8Array> {
+    return this.#writable ??= new WritableStream<Uint8Array>({
+      start: (controller) => {
+        this.#writableController = controller;
+        if (this.error !== undefined) controller.error(this.error);
+      },
+      write: (chunk) => {
+        if (!(chunk instanceof Uint8Array)) {
+          throw new TypeError("Cannot write to stream: the chunk is no Uint8Array");
+        }
+        if (chunk.length > 0) return this.#send(chunk, false);
+      },
+      close: () => this.closeWrite(),
+      abort: () => this.reset("CANCELLED"),
+    }, { highWaterMark: this.session.limits.sendBuffer, size: (chunk) => chunk?.length ?? 0 });
+  }
+
+  /**
+   * Settles when the stream is finished in both directions.
+   *
+   * @throws {HtxError} why it ended otherwise; left alone, that is no unhandled rejection
+   */
+  get closed(): Promise<void> {
+    if (this.#closed === undefined) {
+      this.#closed = Promise.withResolvers();
+      this.#closed.promise.catch(() => {});
+      if (this.finished) this.#settleClosed(this._dropped ? this.error : undefined);
+    }
+    return this.#closed.promise;
+  }
+
+  /** Aborts with the {@linkcode HtxError} when the stream is reset or its session ends before it. */
+  get signal(): AbortSignal {
+    if (this.#abort === undefined) {
+      this.#abort = new AbortController();
+      if (this._dropped) this.#abort.abort(this.error);
+    }
+    return this.#abort.signal;
+  }
+
+  /**
+   * The next chunk, as it arrived; `null` at the end of the peer's direction. One call at a time.
+   *
+   * @throws {HtxError} when the stream was reset or the session ended before it
+   */
+  read(): Promise<Uint8Array | null> {
+    try {
+      const chunk = this.tryRead();
+      if (chunk !== undefined) return Promise.resolve(chunk);
+    } catch (error) {
+      return Promise.reject(error);
+    }
+    if (this.#reading !== undefined) return Promise.reject(new TypeError("Cannot read: a read is under way"));
+    this.#reading = Promise.withResolvers();
+    return this.#reading.promise;
+  }
+
+  /**
+   * The next chunk, if one waits: `null` at the end, `undefined` where nothing waits yet.
+   *
+   * @throws {HtxError} when the stream was reset or the session ended before it
+   */
+  tryRead(): Uint8Array | null | undefined {
+    const chunk = this.take();
+    if (chunk === undefined && this.error !== undefined) throw this.error;
+    return chunk;
+  }
+
+  /**
+   * Sends `data`. Settles when there is room for more, which is the back-pressure; then the bytes of `data` are
+   * the caller's again.
+   *
+   * @throws {HtxError} when the stream was reset, this direction ended, or the session did
+   */
+  write(data: Uint8Array, options: StreamWriteOptions = {}): Promise<void> {
+    try {
+      return this.#send(data, options.end ?? false) ?? RESOLVED;
+    } catch (error) {
+      return Promise.reject(error);
+    }
+  }
+
+  /** Ends this direction; the other stays open. Idempotent. */
+  closeWrite(): Promise<void> {
+    if (this._endQueued && this.error === undefined) return RESOLVED;
+    return this.write(EMPTY, { end: true });
+  }
+
+  #send(data: Uint8Array, end: boolean): Promise<void> | undefined {
+    if (this.put(data, end)) return undefined;
+    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    (this.#waiting ??= []).push({ at: this._queuedBytes, resolve, reject });
+    return promise;
+  }
+
+  /** @internal */
+  protected override onReadable(): void {
+    const reading = this.#reading;
+    if (reading === undefined) return;
+    const chunk = this.take();
+    if (chunk !== undefined) {
+      this.#reading = undefined;
+      reading.resolve(chunk);
+    } else if (this.error !== undefined) {
+      this.#reading = undefined;
+      reading.reject(this.error);
+    }
+  }
+
+  /** @internal */
+  protected override onSent(): void {
+    const waiting = this.#waiting;
+    if (waiting === undefined || waiting.length === 0) return;
+    while (waiting.length > 0 && waiting[0]!.at <= this._releasedBytes) waiting.shift()!.resolve();
+    if (this.error === undefined || this._flushing && this._ready) return;
+    for (const { reject } of waiting.splice(0)) reject(this.error);
+  }
+
+  /** @internal */
+  protected override onFinished(error: HtxError | undefined): void {
+    this.#settleClosed(error);
+    if (this.error !== undefined) this.#writableController?.error(this.error);
+    if (error === undefined) return;
+    this.#readableController?.error(error);
+    this.#abort?.abort(error);
+  }
+
+  #settleClosed(error: HtxError | undefined): void {
+    if (this.#closed === undefined) return;
+    if (error === undefined) this.#closed.resolve();
+    else this.#closed.reject(error);
+  }
+}
+
+function deliver(
+  controller: ReadableStreamDefaultController<Uint8Array>,
+  chunk: Uint8Array | null | undefined,
+): void {
+  if (chunk === null) controller.close();
+  else if (chunk !== undefined) controller.enqueue(chunk);
+}
