@@ -9,7 +9,6 @@ import {
   AdmissionCookies,
   type AdmissionOptions,
   extractTickets,
-  MAX_TICKET_BODY_LENGTH,
   mayCarryTicket,
   TICKET_CARRIERS,
   type TicketCarrier,
@@ -18,6 +17,8 @@ import {
   TicketVerifier,
   type TicketVerifierOptions,
 } from "../tickets/mod.ts";
+import { DEFAULT_FORM_TIMEOUT_MS, readForm } from "./_form.ts";
+import type { ClientFacts } from "./forwarded.ts";
 import type { GatewayMetrics } from "./metrics.ts";
 import type { ParsedRequest } from "./request.ts";
 
@@ -27,8 +28,11 @@ export interface TicketAdmissionOptions {
   verifier: TicketVerifier | TicketVerifierOptions;
   /** Carriers and the ticket cookie's name. @default {new TicketPolicy()} */
   policy?: TicketPolicy | undefined;
-  /** The session cookie that a ticket is exchanged for: made before, or what to make it of. `false` gives none. */
-  session: AdmissionCookies | AdmissionOptions | false;
+  /**
+   * The session cookie that a ticket is exchanged for; `false` gives none. It is `Secure` with a `__Host-` name for whoever
+   * came by https, as this front or a trusted proxy says, and a plain one otherwise, since browsers refuse those there.
+   */
+  session: Omit<AdmissionOptions, "secure"> | false;
   /** Milliseconds that a form which may hold a ticket has to arrive in. @default {10000} */
   formTimeoutMs?: number | undefined;
 }
@@ -54,15 +58,14 @@ export type AdmissionOutcome =
     readonly body: Uint8Array | undefined;
   };
 
-/** How long a form may take to arrive, in ms. */
-export const DEFAULT_FORM_TIMEOUT_MS = 10_000;
-
 /** Decides who is let in. */
 export class Admission {
   /** The verifier. */
   readonly verifier: TicketVerifier;
-  /** The session cookies, if there are any. */
-  readonly session: AdmissionCookies | undefined;
+  /** The session cookies of requests by https, if there are any. */
+  readonly secure: AdmissionCookies | undefined;
+  /** The session cookies of requests by plain http, if there are any. */
+  readonly plain: AdmissionCookies | undefined;
   /** The policy. */
   readonly policy: TicketPolicy;
   readonly #metrics: GatewayMetrics;
@@ -78,11 +81,10 @@ export class Admission {
     this.verifier = verifier instanceof TicketVerifier
       ? verifier
       : new TicketVerifier({ carriers: this.#carriers, ...verifier });
-    this.session = session === false
-      ? undefined
-      : session instanceof AdmissionCookies
-      ? session
-      : new AdmissionCookies(session);
+    if (session !== false) {
+      this.secure = new AdmissionCookies({ ...session, secure: true });
+      this.plain = new AdmissionCookies({ ...session, secure: false });
+    }
     this.#metrics = metrics;
     this.#formTimeoutMs = formTimeoutMs;
   }
@@ -93,9 +95,11 @@ export class Admission {
   }
 
   /** Decides about one request. Reads its body only if that may hold a ticket. */
-  async judge(request: Request, parsed: ParsedRequest, address: string): Promise<AdmissionOutcome> {
-    const taken = this.session?.take(parsed.cookies);
-    const cookies = taken?.rest ?? parsed.cookies;
+  async judge(request: Request, parsed: ParsedRequest, client: ClientFacts): Promise<AdmissionOutcome> {
+    const { address, scheme } = client;
+    const [own, other] = scheme === "https" ? [this.secure, this.plain] : [this.plain, this.secure];
+    const taken = own?.take(parsed.cookies);
+    const cookies = taken === undefined ? parsed.cookies : other?.take(taken.rest).rest ?? taken.rest;
     let form: Uint8Array | undefined;
     const { method, contentType, contentLength, contentEncoding, transferEncoding } = parsed;
     if (mayCarryTicket({ method, contentType, contentLength, contentEncoding, transferEncoding })) {
@@ -119,41 +123,6 @@ export class Admission {
       return { admitted: false, reason: result.reason, body: form };
     }
     this.#metrics.tickets.accepted++;
-    return { admitted: true, ...rest, setCookie: this.session?.issue() };
-  }
-}
-
-/** Reads a form whole: `undefined` when it does not come, or not as long as announced. */
-async function readForm(
-  request: Request,
-  length: number,
-  timeoutMs: number,
-): Promise<Uint8Array | undefined> {
-  const { body } = request;
-  if (body === null) return new Uint8Array(0);
-  const reader = body.getReader();
-  let timer: ReturnType<typeof setTimeout> | undefined;
-  const late = new Promise<undefined>((resolve) => timer = setTimeout(() => resolve(undefined), timeoutMs));
-  try {
-    const form = new Uint8Array(Math.min(length, MAX_TICKET_BODY_LENGTH));
-    let at = 0;
-    for (;;) {
-      const read = await Promise.race([reader.read(), late]);
-      if (read === undefined) {
-        reader.cancel().catch(() => {});
-        return undefined;
-      }
-      if (read.done) return at === form.length ? form : undefined;
-      if (at + read.value.length > form.length) {
-        reader.cancel().catch(() => {});
-        return undefined;
-      }
-      form.set(read.value, at);
-      at += read.value.length;
-    }
-  } catch {
-    return undefined;
-  } finally {
-    clearTimeout(timer);
+    return { admitted: true, ...rest, setCookie: own?.issue() };
   }
 }

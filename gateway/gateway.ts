@@ -13,17 +13,17 @@ import { KeyPair } from "../noise/mod.ts";
 import {
   exchangeOverStream,
   type HttpBody,
-  type HttpField,
   type HttpRequestHead,
   type HttpRequestParts,
   type HttpResponse,
 } from "../transport/mod.ts";
 import { Admission, type AdmissionOutcome, type TicketAdmissionOptions } from "./admission.ts";
+import { answerDecoy, fixedDecoy } from "./decoy.ts";
 import { appendForwarding, type ClientFacts, type ForwardingOptions, ForwardingPolicy } from "./forwarded.ts";
 import type { FrontHandler, FrontInfo } from "./front.ts";
 import { type GatewayLimits, resolveGatewayLimits } from "./limits.ts";
 import { GatewayMetrics, type Outcome } from "./metrics.ts";
-import { MAX_PATH_BYTES, type ParsedRequest, parseRequest, pathOf } from "./request.ts";
+import { type ParsedRequest, parseRequest, pathOf } from "./request.ts";
 import { type GatewaySpan, Tracing } from "./tracing.ts";
 import {
   type SessionOptions,
@@ -41,7 +41,7 @@ export interface GatewayOptions {
   keyPair?: KeyPair | undefined;
   /** Lets in who has a ticket, and nobody else. @default {everyone is let in} */
   admission?: TicketAdmissionOptions | undefined;
-  /** Answers whoever is not let in; see `decoy.ts`. @default {404 with an empty body} */
+  /** Answers whoever is not let in; see `decoy.ts`. @default {fixedDecoy()} */
   decoy?: FrontHandler | undefined;
   /** Proxies in front of this gateway. @default {none is trusted} */
   forwarding?: ForwardingOptions | undefined;
@@ -183,7 +183,7 @@ export class Gateway implements AsyncDisposable {
       : [upstream as UpstreamEndpoint];
     this._limits = resolveGatewayLimits(options.limits);
     this.#forwarding = new ForwardingPolicy(options.forwarding);
-    this.#decoy = options.decoy ?? (() => new Response(null, { status: 404 }));
+    this.#decoy = options.decoy ?? fixedDecoy();
     this.#onUpgrade = options.onUpgrade;
     this.#intercept = options.intercept;
     this.#admission = options.admission && new Admission(options.admission, this.metrics);
@@ -236,7 +236,7 @@ export class Gateway implements AsyncDisposable {
     return this.#admission !== undefined;
   }
 
-  /** The name of the admission cookie where tickets are asked for. */
+  /** Who decides whom to let in, where tickets are asked for. */
   get admission(): Admission | undefined {
     return this.#admission;
   }
@@ -327,7 +327,7 @@ export class Gateway implements AsyncDisposable {
     let outcome: AdmissionOutcome;
     try {
       const facts = this.#facts(parsed, info);
-      outcome = await admission.judge(request, parsed, facts.address);
+      outcome = await admission.judge(request, parsed, facts);
     } catch (error) {
       this._log.error("Admission failed: {reason}", { reason: messageOf(error) });
       outcome = { admitted: false, reason: "store-failed", body: undefined };
@@ -790,12 +790,20 @@ class Exchange {
 
   #download(body: HttpBody): ReadableStream<Uint8Array> {
     const { setTrailers } = this.info;
-    const deliver = (controller: ReadableStreamDefaultController<Uint8Array>, data: Uint8Array | null) => {
+    const deliver = (
+      controller: ReadableStreamDefaultController<Uint8Array>,
+      data: Uint8Array | null,
+    ): Promise<void> | void => {
       this.#turn = this.#gateway._turn;
       if (data === null) {
-        if (setTrailers !== undefined) body.trailers.then(setTrailers, () => {});
-        this.#finish("forwarded");
-        controller.close();
+        const end = () => {
+          this.#finish("forwarded");
+          controller.close();
+        };
+        if (setTrailers === undefined) return end();
+        return body.trailers.then((fields) => {
+          if (fields.length > 0) setTrailers(fields);
+        }).then(end);
       } else {
         this.#bytesOut += data.length;
         controller.enqueue(data);
@@ -936,30 +944,6 @@ function plain(
   return new Response(`${status} ${REASONS[status] ?? "Error"}: ${why}\n`, { status, headers });
 }
 
-/** Gives a request to the decoy. What was read of its body in search of a ticket is put back. */
-async function answerDecoy(
-  decoy: FrontHandler,
-  request: Request,
-  info: FrontInfo,
-  body: Uint8Array | undefined,
-): Promise<Response> {
-  try {
-    return await decoy(body === undefined ? request : withBody(request, body), info);
-  } catch {
-    return new Response(null, { status: 500 });
-  }
-}
-
-function withBody(request: Request, body: Uint8Array): Request {
-  const copy = new Request(request.url, {
-    method: request.method,
-    headers: request.headers,
-    body: body.slice(),
-  });
-  Object.defineProperty(copy, "url", { value: request.url });
-  return copy;
-}
-
 function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
@@ -967,6 +951,3 @@ function messageOf(error: unknown): string {
 function round(ms: number): number {
   return Math.round(ms * 100) / 100;
 }
-
-export { MAX_PATH_BYTES };
-export type { HttpField };

@@ -16,7 +16,10 @@
  * @module
  */
 
+export * from "./admin.ts";
 export * from "./admission.ts";
+export * from "./config.ts";
+export { decoyAlone, fixedDecoy, type FixedDecoyOptions, staticDecoy } from "./decoy.ts";
 export * from "./forwarded.ts";
 export * from "./front.ts";
 export {
@@ -29,5 +32,9 @@ export {
 export * from "./limits.ts";
 export * from "./local.ts";
 export * from "./metrics.ts";
+export * from "./node_front.ts";
+export { prometheusText } from "./prometheus.ts";
+export * from "./run.ts";
+export { readOrMakeKeyPair, readSecret, readSecretBytes, type SecretOptions } from "./secrets.ts";
 export { isTracing, withTracing } from "./tracing.ts";
 export type { SessionOptions, UpstreamCounters, UpstreamEndpoint, UpstreamStatus } from "./upstreams.ts";

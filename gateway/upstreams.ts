@@ -355,7 +355,12 @@ export class UpstreamPool {
     this.#closed = true;
     clearTimeout(this.#timer);
     this.#timer = undefined;
-    await Promise.all(this.#list.map(({ client }) => options.drain ? client.drain() : client.close()));
+    await Promise.all(this.#list.map(async ({ client }) => {
+      if (options.drain) return await client.drain();
+      const ending = [...client.connections].map((connection) => connection.close({ code: "GOING_AWAY" }));
+      await client.close();
+      await Promise.all(ending);
+    }));
   }
 
   async #ping(upstream: Upstream, connection: HtxConnection): Promise<void> {

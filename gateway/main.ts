@@ -1,0 +1,192 @@
+/**
+ * The gateway as a program: `deno task gateway`, or
+ *
+ *     deno run -N -R -E gateway/main.ts [--config FILE] [--check | --print-config] [--help]
+ *
+ * Permissions: -N to listen and dial, -R for the configuration and what it names, -E for `env:` references (and for
+ * OTEL variables). `--allow-write=FILE` where `identity.key` names a file that is to be made, and for Deno KV.
+ */
+
+import { parseArgs } from "@std/cli/parse-args";
+import {
+  configureSync,
+  getConsoleSink,
+  getLogger,
+  jsonLinesFormatter,
+  type LogRecord,
+} from "@logtape/logtape";
+import { ConfigError, type GatewayConfig, parseConfig, printConfig } from "./config.ts";
+import { checkConfig, runDecoyAlone, runGateway } from "./run.ts";
+
+const HELP = `The HTX gateway: takes HTTP requests and carries them over sealed sessions to an upstream.
+
+Usage: deno run -N -R -E gateway/main.ts [options]
+
+  --config FILE    configuration (default: examples/templates/config/gateway.toml)
+  --check          validates the configuration and what it names, and ends
+  --print-config   prints the configuration with every default, secrets masked, and ends
+  --decoy-alone    serves the decoy and nothing else, for comparing
+  --help           this text
+
+Signals: HUP reads tickets, session, limits, decoy and trusted proxies again; INT and TERM stop, a second one at once.
+Exit status: 0 after a clean stop, 1 when it cannot run, 2 for bad arguments.`;
+
+/** Ends with one line. */
+class Fail extends Error {
+  constructor(readonly status: 1 | 2, message: string) {
+    super(message);
+  }
+}
+
+async function main(args: string[]): Promise<void> {
+  const unknown: string[] = [];
+  const options = parseArgs(args, {
+    string: ["config"],
+    boolean: ["check", "print-config", "decoy-alone", "help"],
+    unknown: (arg) => {
+      unknown.push(arg);
+      return false;
+    },
+  });
+  if (options.help) return console.log(HELP);
+  if (unknown.length > 0) throw new Fail(2, `unknown argument ${unknown[0]}; see --help`);
+  if (options.config === "") throw new Fail(2, "--config needs a file; see --help");
+  if (options.check && options["print-config"]) {
+    throw new Fail(2, "--check and --print-config exclude each other");
+  }
+  const file = options.config ?? await defaultFile();
+  const { config, base } = await load(file);
+  if (options["print-config"]) return console.log(printConfig(config).trimEnd());
+  const shortName = file ?? "built-in configuration";
+  if (options.check) {
+    const warnings: string[] = [];
+    await checkConfig(config, { base, onWarning: (message) => warnings.push(message) });
+    for (const message of warnings) console.error(`gateway: warning: ${message}`);
+    return console.log(`${shortName}: ok`);
+  }
+  configureLogs(config);
+  const log = getLogger(["htx", "gateway"]);
+  if (options["decoy-alone"]) {
+    const front = await runDecoyAlone(config, { base });
+    console.log(
+      `decoy listens on ${front.encrypted ? "https" : "http"}://${front.addr.hostname}:${front.addr.port}`,
+    );
+    const stop = () => front.abort();
+    onSignals(stop, stop);
+    await front.finished;
+    return offSignals();
+  }
+  const running = await runGateway(config, { base });
+  console.log(`gateway listens on ${running.url}`);
+  if (running.admin !== undefined) {
+    console.log(`admin listens on http://${running.admin.addr.hostname}:${running.admin.addr.port}`);
+  }
+  if (config.upstream.some(({ address }) => address === "echo")) {
+    console.log(`try: curl -d hello ${running.url}/echo`);
+  }
+  const { promise: ended, resolve: end } = Promise.withResolvers<void>();
+  let signals = 0;
+  const stop = async () => {
+    signals++;
+    if (signals > 1) {
+      log.warn("Second signal: cutting what runs");
+      Deno.exit(1);
+    }
+    log.info("Stopping: running requests have {ms} ms", { ms: config.limits.shutdown_ms });
+    await running.shutdown();
+    end();
+  };
+  const reload = async () => {
+    try {
+      const keys = await running.reload((await load(file)).config);
+      log.info("Configuration read again");
+      if (keys.length > 0) log.warn("These changes take a restart: {keys}", { keys: keys.join(", ") });
+    } catch (error) {
+      log.error("Configuration not taken, the old one stays: {reason}", { reason: lineOf(error) });
+    }
+  };
+  onSignals(stop, reload);
+  await ended;
+  offSignals();
+}
+
+let handlers: [Deno.Signal, () => void][] = [];
+
+function onSignals(stop: () => void, reload: () => void): void {
+  handlers = Deno.build.os === "windows"
+    ? [["SIGINT", stop]]
+    : [["SIGINT", stop], ["SIGTERM", stop], ["SIGHUP", reload]];
+  for (const [signal, handler] of handlers) Deno.addSignalListener(signal, handler);
+}
+
+function offSignals(): void {
+  for (const [signal, handler] of handlers) Deno.removeSignalListener(signal, handler);
+}
+
+/** The template beside this file, when this runs from a folder. */
+async function defaultFile(): Promise<string | undefined> {
+  const url = new URL("../examples/templates/config/gateway.toml", import.meta.url);
+  if (url.protocol !== "file:") return undefined;
+  const path = decodeURIComponent(url.pathname);
+  return await Deno.stat(path).then(() => path, () => undefined);
+}
+
+async function load(file: string | undefined): Promise<{ config: GatewayConfig; base: string }> {
+  if (file === undefined) return { config: parseConfig("", "built-in configuration"), base: "." };
+  let source: string;
+  try {
+    source = await Deno.readTextFile(file);
+  } catch (error) {
+    throw new Fail(
+      1,
+      `cannot read ${file}: ${
+        error instanceof Deno.errors.NotFound ? "there is no such file" : lineOf(error)
+      }`,
+    );
+  }
+  const slash = file.lastIndexOf("/");
+  return {
+    config: parseConfig(source, file),
+    base: slash < 0 ? "." : slash === 0 ? "/" : file.slice(0, slash),
+  };
+}
+
+function configureLogs(config: GatewayConfig): void {
+  const { level, format } = config.log;
+  configureSync({
+    sinks: { console: getConsoleSink({ formatter: format === "json" ? jsonLinesFormatter : textLine }) },
+    loggers: [
+      { category: ["htx"], lowestLevel: level, sinks: ["console"] },
+      { category: ["logtape", "meta"], lowestLevel: "error", sinks: ["console"] },
+    ],
+  });
+}
+
+/** One line for people: time, level, room, message, request id. */
+function textLine(record: LogRecord): string {
+  const message = record.message.map((part) => typeof part === "string" ? part : String(part)).join("");
+  const { id } = record.properties;
+  const time = new Date(record.timestamp).toISOString();
+  // deno-lint-ignore no-control-regex -- whatever a client sent, a line stays a line
+  const clean = message.replace(/[\x00-\x1f\x7f]/g, " ");
+  const [, ...room] = record.category;
+  return `${time} ${record.level.padEnd(7)} ${room.join(".")} ${clean}${
+    typeof id === "string" ? ` id=${id}` : ""
+  }`;
+}
+
+function lineOf(error: unknown): string {
+  if (error instanceof Deno.errors.AddrInUse) return "the port is taken";
+  return (error instanceof Error ? error.message : String(error)).split("\n", 1)[0]!;
+}
+
+if (import.meta.main) {
+  try {
+    await main(Deno.args);
+  } catch (error) {
+    if (error instanceof ConfigError) console.error(error.message);
+    else if (error instanceof Deno.errors.AddrInUse) console.error("gateway: the port is taken");
+    else console.error(`gateway: ${lineOf(error)}`);
+    Deno.exit(error instanceof Fail ? error.status : 1);
+  }
+}

@@ -1,0 +1,346 @@
+/**
+ * `node:http` in front: the hardened front for the open internet without a proxy. It bounds the time for heads, for
+ * whole requests and between them, the size of heads, sends 103 and trailers. HTTP/1.1 only, with TLS too.
+ *
+ * @module
+ */
+
+import type { IncomingMessage, Server, ServerResponse } from "node:http";
+import type { Socket } from "node:net";
+import {
+  DEFAULT_FRONT_PORT,
+  type FrontAddr,
+  type FrontHandler,
+  type FrontInfo,
+  type FrontOptions,
+  type HttpFront,
+} from "./front.ts";
+
+/** Options of {@linkcode nodeFront}. */
+export interface NodeFrontOptions extends FrontOptions {
+  /** Milliseconds for a request's head to arrive. @default {10000} */
+  headersTimeoutMs?: number | undefined;
+  /** Milliseconds for a whole request to arrive; 0 for no bound. @default {0} */
+  requestTimeoutMs?: number | undefined;
+  /** Milliseconds that a connection may idle between requests. @default {15000} */
+  keepAliveTimeoutMs?: number | undefined;
+  /** Bytes of a request's head. @default {65536} */
+  maxHeaderBytes?: number | undefined;
+}
+
+const CONNECT_REFUSAL = "HTTP/1.1 501 Not Implemented\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+
+/**
+ * `node:http` or `node:https` in front.
+ *
+ * @throws when the port is taken
+ */
+export async function nodeFront(handler: FrontHandler, options: NodeFrontOptions = {}): Promise<HttpFront> {
+  const { hostname = "127.0.0.1", port = DEFAULT_FRONT_PORT, tls } = options;
+  const { headersTimeoutMs = 10_000, requestTimeoutMs = 0, keepAliveTimeoutMs = 15_000 } = options;
+  const encrypted = tls !== undefined;
+  const settings = {
+    headersTimeout: headersTimeoutMs,
+    requestTimeout: requestTimeoutMs,
+    keepAliveTimeout: keepAliveTimeoutMs,
+    connectionsCheckingInterval: Math.min(1000, Math.max(50, headersTimeoutMs / 4)),
+    maxHeaderSize: options.maxHeaderBytes ?? 65_536,
+  };
+  const onRequest = (incoming: IncomingMessage, outgoing: ServerResponse) => {
+    answer(handler, incoming, outgoing, encrypted).catch(() => outgoing.destroy());
+  };
+  const server: Server = tls === undefined
+    ? (await import("node:http")).createServer(settings, onRequest)
+    : (await import("node:https")).createServer({ ...settings, cert: tls.cert, key: tls.key }, onRequest);
+  server.on("connect", (_request: IncomingMessage, socket: Socket) => {
+    socket.on("error", () => {});
+    socket.end(CONNECT_REFUSAL);
+  });
+  const sockets = new Set<Socket>();
+  server.on(tls === undefined ? "connection" : "secureConnection", (socket: Socket) => {
+    sockets.add(socket);
+    socket.on("close", () => sockets.delete(socket));
+  });
+  await new Promise<void>((resolve, reject) => {
+    server.once("error", reject);
+    server.listen(port, hostname, () => {
+      server.off("error", reject);
+      resolve();
+    });
+  });
+  const bound = server.address();
+  const addr = typeof bound === "object" && bound !== null
+    ? { hostname: bound.address, port: bound.port }
+    : { hostname, port };
+  const { promise: finished, resolve } = Promise.withResolvers<void>();
+  server.on("close", () => resolve());
+  let stopping = false;
+  const stop = () => {
+    if (stopping) return;
+    stopping = true;
+    server.close();
+    server.closeIdleConnections();
+  };
+  const abort = () => {
+    stop();
+    server.closeAllConnections();
+    for (const socket of sockets) socket.destroy();
+  };
+  return {
+    addr,
+    encrypted,
+    finished,
+    shutdown: () => {
+      stop();
+      return finished;
+    },
+    abort,
+    [Symbol.asyncDispose]: () => {
+      abort();
+      return finished;
+    },
+  };
+}
+
+async function answer(
+  handler: FrontHandler,
+  incoming: IncomingMessage,
+  outgoing: ServerResponse,
+  encrypted: boolean,
+): Promise<void> {
+  const info = new NodeInfo(incoming, outgoing, encrypted);
+  let request: Request;
+  try {
+    request = new NodeRequest(incoming, outgoing, info.fields, encrypted);
+  } catch {
+    outgoing.writeHead(400, { connection: "close" });
+    outgoing.end();
+    return;
+  }
+  const response = await handler(request, info);
+  await send(response, incoming, outgoing, info);
+}
+
+class NodeInfo implements FrontInfo {
+  readonly encrypted: boolean;
+  readonly fields: readonly (readonly [string, string])[];
+  readonly target: string;
+  readonly #incoming: IncomingMessage;
+  readonly #outgoing: ServerResponse;
+  trailers: readonly (readonly [string, string])[] | undefined;
+
+  constructor(incoming: IncomingMessage, outgoing: ServerResponse, encrypted: boolean) {
+    this.#incoming = incoming;
+    this.#outgoing = outgoing;
+    this.encrypted = encrypted;
+    this.target = incoming.url ?? "/";
+    this.fields = pairs(incoming.rawHeaders);
+  }
+
+  get remoteAddr(): FrontAddr | undefined {
+    const { remoteAddress, remotePort } = this.#incoming.socket;
+    return remoteAddress === undefined ? undefined : { hostname: remoteAddress, port: remotePort ?? 0 };
+  }
+
+  get sendInformational(): NonNullable<FrontInfo["sendInformational"]> {
+    return (status, fields) => {
+      if (status !== 103 || this.#outgoing.headersSent) return;
+      const hints: Record<string, string | string[]> = {};
+      for (const [name, value] of fields) {
+        const before = hints[name];
+        hints[name] = before === undefined ? value : [...(Array.isArray(before) ? before : [before]), value];
+      }
+      if (hints["link"] !== undefined) this.#outgoing.writeEarlyHints(hints);
+    };
+  }
+
+  get requestTrailers(): NonNullable<FrontInfo["requestTrailers"]> {
+    return () => pairs(this.#incoming.rawTrailers);
+  }
+
+  get setTrailers(): NonNullable<FrontInfo["setTrailers"]> {
+    return (trailers) => this.trailers = trailers;
+  }
+}
+
+/** The request with what a `Request` would change put back: its URL, its method, its end. */
+class NodeRequest extends Request {
+  readonly #url: string;
+  readonly #method: string;
+  readonly #outgoing: ServerResponse;
+  #controller: AbortController | undefined;
+
+  constructor(
+    incoming: IncomingMessage,
+    outgoing: ServerResponse,
+    fields: readonly (readonly [string, string])[],
+    encrypted: boolean,
+  ) {
+    const method = incoming.method ?? "GET";
+    const { headers } = incoming;
+    const bodiless = method === "GET" || method === "HEAD" || method === "TRACE" ||
+      (headers["content-length"] === undefined && headers["transfer-encoding"] === undefined);
+    const init: RequestInit & { duplex?: "half" } = {
+      method: /^(?:TRACE|TRACK|CONNECT)$/i.test(method) ? "GET" : method,
+      headers: fields.map(([name, value]) => [name, value]),
+    };
+    if (!bodiless) {
+      init.body = bodyOf(incoming);
+      init.duplex = "half";
+    }
+    super("http://front.invalid/", init);
+    const target = incoming.url ?? "/";
+    this.#url = /^https?:\/\//i.test(target)
+      ? target
+      : `${encrypted ? "https" : "http"}://${headers.host ?? "localhost"}${
+        target.startsWith("/") ? "" : "/"
+      }${target}`;
+    this.#method = method;
+    this.#outgoing = outgoing;
+  }
+
+  override get url(): string {
+    return this.#url;
+  }
+
+  override get method(): string {
+    return this.#method;
+  }
+
+  override get signal(): AbortSignal {
+    if (this.#controller === undefined) {
+      const controller = this.#controller = new AbortController();
+      const outgoing = this.#outgoing;
+      const onClose = () => {
+        if (!outgoing.writableFinished) controller.abort();
+      };
+      if (outgoing.destroyed || outgoing.closed) onClose();
+      else outgoing.once("close", onClose);
+    }
+    return this.#controller.signal;
+  }
+}
+
+function bodyOf(incoming: IncomingMessage): ReadableStream<Uint8Array> {
+  let over = false;
+  return new ReadableStream<Uint8Array>({
+    start: (controller) => {
+      const end = (act: () => void) => {
+        if (over) return;
+        over = true;
+        act();
+      };
+      incoming.pause();
+      incoming.on("data", (chunk: Uint8Array) => {
+        if (over) return;
+        incoming.pause();
+        controller.enqueue(new Uint8Array(chunk));
+      });
+      incoming.on("end", () => end(() => controller.close()));
+      const broken = () => end(() => controller.error(new TypeError("The client broke off its request")));
+      incoming.on("aborted", broken);
+      incoming.on("error", broken);
+      incoming.on("close", broken);
+    },
+    pull: () => {
+      incoming.resume();
+    },
+    cancel: () => {
+      over = true;
+      incoming.resume(); // what still comes is dropped, so that the connection can go on
+    },
+  }, { highWaterMark: 0 });
+}
+
+async function send(
+  response: Response,
+  incoming: IncomingMessage,
+  outgoing: ServerResponse,
+  info: NodeInfo,
+): Promise<void> {
+  const { status, body, headers } = response;
+  if (outgoing.destroyed) {
+    await body?.cancel();
+    return;
+  }
+  const lines: [string, string][] = [];
+  headers.forEach((value, name) => lines.push([name, value]));
+  const fields = new Map<string, string | string[]>();
+  for (const [name, value] of lines) {
+    const before = fields.get(name);
+    fields.set(name, before === undefined ? value : [...(Array.isArray(before) ? before : [before]), value]);
+  }
+  const head = (extra?: [string, string]) => {
+    if (extra !== undefined) fields.set(extra[0], extra[1]);
+    outgoing.writeHead(status, Object.fromEntries(fields));
+  };
+  if (body === null || incoming.method === "HEAD") {
+    const sized = fields.has("content-length") || incoming.method === "HEAD" || status === 204 ||
+      status === 304;
+    head(sized ? undefined : ["content-length", "0"]);
+    outgoing.end();
+    await body?.cancel();
+    return;
+  }
+  const reader = body.getReader();
+  let gone = false;
+  const onClose = () => {
+    if (outgoing.writableFinished) return;
+    gone = true;
+    reader.cancel().catch(() => {});
+  };
+  outgoing.once("close", onClose);
+  try {
+    const first = await reader.read();
+    let second: ReturnType<typeof reader.read> | undefined;
+    if (!first.done && !fields.has("content-length") && !fields.has("trailer")) {
+      // A body that is all here gets a length.
+      second = reader.read();
+      let timer: ReturnType<typeof setTimeout> | undefined;
+      const later = new Promise<undefined>((resolve) => timer = setTimeout(() => resolve(undefined), 0));
+      const soon = await Promise.race([second, later]);
+      clearTimeout(timer);
+      if (soon?.done) {
+        head(["content-length", String(first.value.length)]);
+        outgoing.end(first.value);
+        return;
+      }
+    }
+    head(
+      first.done && !fields.has("content-length") && !fields.has("trailer")
+        ? ["content-length", "0"]
+        : undefined,
+    );
+    for (let read = first; !read.done; read = await (second ?? reader.read()), second = undefined) {
+      if (gone) return;
+      if (!outgoing.write(read.value)) await drained(outgoing);
+    }
+    if (info.trailers !== undefined && info.trailers.length > 0 && !fields.has("content-length")) {
+      outgoing.addTrailers(info.trailers.map(([name, value]) => [name, value] as [string, string]));
+    }
+    outgoing.end();
+  } catch {
+    outgoing.destroy(); // the client sees an end without the last chunk
+  } finally {
+    outgoing.off("close", onClose);
+  }
+}
+
+/** Settles when there is room, or nobody who reads. */
+function drained(outgoing: ServerResponse): Promise<void> {
+  return new Promise((resolve) => {
+    const done = () => {
+      outgoing.off("drain", done);
+      outgoing.off("close", done);
+      resolve();
+    };
+    outgoing.on("drain", done);
+    outgoing.on("close", done);
+  });
+}
+
+function pairs(raw: readonly string[]): [string, string][] {
+  const fields: [string, string][] = [];
+  for (let i = 0; i + 1 < raw.length; i += 2) fields.push([raw[i]!.toLowerCase(), raw[i + 1]!]);
+  return fields;
+}

@@ -1,0 +1,439 @@
+/**
+ * From a configuration to a running gateway: front, admin listener, stores and all.
+ *
+ * @module
+ */
+
+import { getLogger } from "@logtape/logtape";
+import { fromHex, HtxError } from "../core/mod.ts";
+import { KeyPair } from "../noise/mod.ts";
+import {
+  KvReplayStore,
+  MemoryRateLimiter,
+  MemoryReplayStore,
+  RedisTicketStore,
+  type ReplayStore,
+  type TicketKey,
+  TicketPolicy,
+} from "../tickets/mod.ts";
+import { adminHandler, type AdminOptions } from "./admin.ts";
+import type { TicketAdmissionOptions } from "./admission.ts";
+import { type GatewayConfig, needsRestart } from "./config.ts";
+import { fixedDecoy, staticDecoy } from "./decoy.ts";
+import { denoFront, type FrontHandler, type FrontOptions, type HttpFront } from "./front.ts";
+import { createGateway, type Gateway, type GatewayOptions } from "./gateway.ts";
+import { httpEcho, localStreams, type LocalUpstream } from "./local.ts";
+import { nodeFront } from "./node_front.ts";
+import {
+  readOrMakeKeyPair,
+  readSecret,
+  readSecretBytes,
+  resolvePath,
+  type SecretOptions,
+} from "./secrets.ts";
+import { isTracing } from "./tracing.ts";
+import type { UpstreamEndpoint } from "./upstreams.ts";
+
+/** Bytes of a ticket's private key and of a gateway key. */
+const KEY_LENGTH = 32;
+/** What a client gets to see the end of its cut answer, in ms. */
+const CUT_MS = 500;
+
+/** Options of {@linkcode runGateway}. */
+export interface RunOptions {
+  /** Folder that relative paths of the configuration begin at. @default {"."} */
+  base?: string | undefined;
+  /** Told of what an operator should know. @default {logged as warnings} */
+  onWarning?: ((message: string) => void) | undefined;
+  /** More for the gateway: hooks that a file cannot hold. */
+  gateway?: Pick<GatewayOptions, "onUpgrade" | "intercept"> | undefined;
+}
+
+/** A gateway that runs from a configuration. `await using` shuts it down. */
+export interface RunningGateway extends AsyncDisposable {
+  /** The gateway. */
+  readonly gateway: Gateway;
+  /** Its front. */
+  readonly front: HttpFront;
+  /** The admin listener, where there is one. */
+  readonly admin: HttpFront | undefined;
+  /** Where it is reached. */
+  readonly url: string;
+  /**
+   * Takes tickets, session, limits, decoy and trusted proxies of another configuration over. Connections and running
+   * requests are not touched.
+   *
+   * @returns the keys whose change takes a restart
+   * @throws when something that the configuration names cannot be read; everything stays as it was then
+   */
+  reload(config: GatewayConfig): Promise<string[]>;
+  /** Stops accepting, lets requests finish for as long as the configuration says, cuts the rest, ends the sessions. */
+  shutdown(): Promise<void>;
+  /** Ends everything at once. */
+  abort(): Promise<void>;
+}
+
+/** What outlives a reload. */
+class Stores {
+  #replay: ReplayStore | undefined;
+  #replayOf = "";
+  #limiter: MemoryRateLimiter | undefined;
+  #limiterOf = "";
+  readonly sessionKey: Uint8Array = crypto.getRandomValues(new Uint8Array(KEY_LENGTH));
+
+  async replay(config: GatewayConfig["tickets"], secrets: SecretOptions): Promise<ReplayStore> {
+    const of = JSON.stringify([config.store, config.kv_path, config.redis_url, config.redis_prefix]);
+    if (this.#replay !== undefined && this.#replayOf === of) return this.#replay;
+    const made = await this.#make(config, secrets);
+    await this.#replay?.close?.();
+    this.#replayOf = of;
+    return this.#replay = made;
+  }
+
+  async #make(config: GatewayConfig["tickets"], secrets: SecretOptions): Promise<ReplayStore> {
+    const { per_minute: perMinute, burst } = config;
+    switch (config.store) {
+      case "memory":
+        return new MemoryReplayStore();
+      case "kv":
+        return await KvReplayStore.open(
+          config.kv_path === "" ? undefined : resolvePath(config.kv_path, secrets.base),
+        );
+      case "redis": {
+        const reference = config.redis_url;
+        const url = /^(?:file|env):/.test(reference) ? await readSecret(reference, secrets) : reference;
+        return await RedisTicketStore.connect(url, {
+          prefix: config.redis_prefix,
+          perMinute,
+          burst,
+          onError: (error) => log().error("Ticket store: {reason}", { reason: error.message }),
+        });
+      }
+    }
+  }
+
+  limiter({ per_minute: perMinute, burst }: GatewayConfig["tickets"]): MemoryRateLimiter {
+    const of = `${perMinute} ${burst}`;
+    if (this.#limiter === undefined || this.#limiterOf !== of) {
+      this.#limiter = new MemoryRateLimiter({ perMinute, burst });
+      this.#limiterOf = of;
+    }
+    return this.#limiter;
+  }
+
+  async close(): Promise<void> {
+    await this.#replay?.close?.();
+    this.#replay = undefined;
+  }
+}
+
+const log = () => getLogger(["htx", "gateway"]);
+
+/**
+ * Reads everything that a configuration names (keys, certificates, folders), and keeps nothing of it: what `--check` does.
+ *
+ * @throws {HtxError} naming what cannot be read
+ */
+export async function checkConfig(config: GatewayConfig, options: RunOptions = {}): Promise<void> {
+  const secrets = secretOptions(options);
+  await readTls(config, secrets);
+  const { key } = config.identity;
+  if (key.startsWith("env:") || (key !== "" && await exists(resolvePath(key.slice(5), secrets.base)))) {
+    await readOrMakeKeyPair(key, secrets);
+  }
+  await ticketKeys(config, secrets);
+  await sessionKeys(config, secrets);
+  await makeDecoy(config, secrets);
+  if (/^(?:file|env):/.test(config.tickets.redis_url)) await readSecret(config.tickets.redis_url, secrets);
+}
+
+/**
+ * Starts a gateway from a configuration.
+ *
+ * @example
+ * ```ts
+ * import { parseConfig, runGateway } from "@betanet/htx/gateway";
+ * import { assertEquals } from "@std/assert";
+ *
+ * await using running = await runGateway(parseConfig("[listen]\nport = 0\n")); // an echo upstream in this process
+ * const response = await fetch(`${running.url}/echo`, { method: "POST", body: "hello" });
+ * assertEquals(await response.text(), "hello");
+ * ```
+ *
+ * @throws {HtxError} when something that the configuration names cannot be used
+ * @throws {Deno.errors.AddrInUse} when a port is taken
+ */
+export async function runGateway(config: GatewayConfig, options: RunOptions = {}): Promise<RunningGateway> {
+  const secrets = secretOptions(options);
+  const warn = secrets.onWarning!;
+  const stores = new Stores();
+  const locals: LocalUpstream[] = [];
+  const close: (() => unknown)[] = [() => stores.close()];
+  const undo = async () => {
+    for (const one of close.reverse()) await one();
+  };
+  try {
+    const tls = await readTls(config, secrets);
+    const keyPair = await identity(config, secrets);
+    const upstream: UpstreamEndpoint[] = config.upstream.map((one) => {
+      const named = one.name === "" ? {} : { name: one.name };
+      if (one.address === "echo") {
+        const local = localStreams(httpEcho(), { name: "echo", ...named });
+        locals.push(local);
+        close.push(() => local[Symbol.asyncDispose]());
+        return local;
+      }
+      const colon = one.address.lastIndexOf(":");
+      return {
+        hostname: one.address.slice(0, colon).replace(/^\[(.*)\]$/, "$1"),
+        port: Number(one.address.slice(colon + 1)),
+        publicKey: one.public_key,
+        ...named,
+      };
+    });
+    const { sessions } = config;
+    const gateway = createGateway({
+      ...options.gateway,
+      upstream,
+      keyPair,
+      warm: true,
+      limits: limitsOf(config),
+      decoy: await makeDecoy(config, secrets),
+      forwarding: forwardingOf(config),
+      admission: await makeAdmission(config, secrets, stores),
+      sessions: {
+        streamsPerSession: sessions.streams_per_session,
+        maxSessions: sessions.max_sessions,
+        connectTimeoutMs: sessions.connect_timeout_ms,
+        postQuantum: sessions.post_quantum,
+        keepalive: sessions.keepalive,
+        padding: sessions.padding,
+      },
+    });
+    close.push(() => gateway.close());
+    const front = await makeFront(config, gateway.handler, tls);
+    close.push(() => front.abort());
+    let admin: HttpFront | undefined;
+    if (config.admin.enabled) {
+      const { hostname, port } = config.admin;
+      const loopbackOnly = /^(?:localhost|127\.|::1$)/.test(hostname);
+      const adminOptions: AdminOptions = { loopbackOnly };
+      const handler = adminHandler(gateway, adminOptions);
+      admin = denoFront((request) => handler(request), { hostname, port });
+      if (!loopbackOnly) warn(`the admin listener at ${hostname} has no password: keep it on loopback`);
+    }
+    warnOfTickets(config, warn);
+    const ended = async () => {
+      front.abort();
+      admin?.abort();
+      await Promise.all([front.finished, admin?.finished]);
+      for (const local of locals) await local[Symbol.asyncDispose]();
+      await stores.close();
+    };
+    let current = config;
+    let stopping: Promise<void> | undefined;
+    const stop = async () => {
+      const frontEnd = front.shutdown();
+      await gateway.shutdown({ graceMs: current.limits.shutdown_ms });
+      // Cut answers still have to reach their clients.
+      let timer: ReturnType<typeof setTimeout> | undefined;
+      await Promise.race([frontEnd, new Promise((resolve) => timer = setTimeout(resolve, CUT_MS))]);
+      clearTimeout(timer);
+      await ended();
+    };
+    const running: RunningGateway = {
+      gateway,
+      front,
+      admin,
+      url: `${front.encrypted ? "https" : "http"}://${hostOf(front.addr.hostname)}:${front.addr.port}`,
+      reload: async (next) => {
+        const change = {
+          limits: limitsOf(next),
+          forwarding: forwardingOf(next),
+          decoy: await makeDecoy(next, secrets),
+          admission: await makeAdmission(next, secrets, stores),
+        };
+        gateway.reload(change);
+        warnOfTickets(next, warn);
+        const keys = needsRestart(current, next);
+        current = { ...current, ...pick(next) };
+        return keys;
+      },
+      shutdown: () => stopping ??= stop(),
+      abort: async () => {
+        const end = ended();
+        await gateway.close();
+        await end;
+      },
+      [Symbol.asyncDispose]: () => running.shutdown(),
+    };
+    return running;
+  } catch (error) {
+    await undo();
+    throw error;
+  }
+}
+
+/** The decoy of a configuration, alone behind the same front: for comparing the two. */
+export async function runDecoyAlone(config: GatewayConfig, options: RunOptions = {}): Promise<HttpFront> {
+  const { decoyAlone } = await import("./decoy.ts");
+  const secrets = secretOptions(options);
+  const decoy = await makeDecoy(config, secrets);
+  const tls = await readTls(config, secrets);
+  return await makeFront(config, decoyAlone(decoy, { formTimeoutMs: config.tickets.form_timeout_ms }), tls);
+}
+
+function pick(config: GatewayConfig): Partial<GatewayConfig> {
+  const { limits, tickets, session, decoy } = config;
+  return { limits, tickets, session, decoy };
+}
+
+function secretOptions(options: RunOptions): SecretOptions {
+  const { base = ".", onWarning = (message: string) => log().warn("{message}", { message }) } = options;
+  return { base, onWarning };
+}
+
+function makeFront(
+  config: GatewayConfig,
+  handler: FrontHandler,
+  tls: FrontOptions["tls"],
+): HttpFront | Promise<HttpFront> {
+  const { front, hostname, port } = config.listen;
+  if (front === "deno") return denoFront(handler, { hostname, port, tls });
+  return nodeFront(handler, {
+    hostname,
+    port,
+    tls,
+    headersTimeoutMs: config.listen.head_timeout_ms,
+    requestTimeoutMs: config.listen.receive_timeout_ms,
+    keepAliveTimeoutMs: config.listen.keep_alive_timeout_ms,
+  });
+}
+
+async function identity(config: GatewayConfig, secrets: SecretOptions): Promise<KeyPair> {
+  const { key } = config.identity;
+  if (key === "") return KeyPair.generate();
+  const { keyPair, made } = await readOrMakeKeyPair(key, secrets);
+  log().info(made ? "Made the gateway's key {fingerprint}" : "The gateway's key is {fingerprint}", {
+    fingerprint: keyPair.fingerprint,
+  });
+  return keyPair;
+}
+
+async function readTls(config: GatewayConfig, secrets: SecretOptions): Promise<FrontOptions["tls"]> {
+  const { tls_cert, tls_key } = config.listen;
+  if (tls_cert === "") return undefined;
+  const [cert, key] = await Promise.all([
+    readSecret(`file:${tls_cert}`, { base: secrets.base ?? "." }),
+    readSecret(`file:${tls_key}`, secrets),
+  ]);
+  return { cert: `${cert}\n`, key: `${key}\n` };
+}
+
+function limitsOf({ limits }: GatewayConfig): GatewayOptions["limits"] {
+  return {
+    headerBytes: limits.header_bytes,
+    bodyBytes: limits.body_bytes,
+    concurrentRequests: limits.concurrent_requests,
+    responseTimeoutMs: limits.response_timeout_ms,
+    requestTimeoutMs: limits.request_timeout_ms,
+    idleTimeoutMs: limits.idle_timeout_ms,
+  };
+}
+
+function forwardingOf({ listen }: GatewayConfig): GatewayOptions["forwarding"] {
+  return { trustedProxies: listen.trusted_proxies, proxyHeader: listen.proxy_header };
+}
+
+async function makeDecoy({ decoy }: GatewayConfig, secrets: SecretOptions): Promise<FrontHandler> {
+  if (decoy.kind === "fixed") {
+    const { status, body, content_type } = decoy;
+    return fixedDecoy({ status, body, headers: content_type === "" ? {} : { "content-type": content_type } });
+  }
+  const root = resolvePath(decoy.root, secrets.base);
+  const info = await Deno.stat(root).catch(() => undefined);
+  if (info === undefined || !info.isDirectory) {
+    throw new HtxError("STORE_FAILED", `Cannot use decoy.root: ${decoy.root} is no folder that can be read`);
+  }
+  return staticDecoy(await Deno.realPath(root));
+}
+
+async function ticketKeys({ tickets }: GatewayConfig, secrets: SecretOptions): Promise<TicketKey[]> {
+  const keys: TicketKey[] = [];
+  for (const { id, private_key } of tickets.keys) {
+    keys.push({ keyId: fromHex(id), privateKey: await readSecretBytes(private_key, KEY_LENGTH, secrets) });
+  }
+  return keys;
+}
+
+async function sessionKeys({ session }: GatewayConfig, secrets: SecretOptions): Promise<Uint8Array[]> {
+  const keys: Uint8Array[] = [];
+  for (const reference of session.keys) keys.push(await readSecretBytes(reference, KEY_LENGTH, secrets));
+  return keys;
+}
+
+async function makeAdmission(
+  config: GatewayConfig,
+  secrets: SecretOptions,
+  stores: Stores,
+): Promise<TicketAdmissionOptions | undefined> {
+  const { tickets, session } = config;
+  if (!tickets.enabled) return undefined;
+  const keys = await ticketKeys(config, secrets);
+  const cookieKeys = await sessionKeys(config, secrets);
+  if (cookieKeys.length === 0) cookieKeys.push(stores.sessionKey);
+  const replay = await stores.replay(tickets, secrets);
+  const policy = TicketPolicy.parse(tickets.policy);
+  return {
+    policy,
+    formTimeoutMs: tickets.form_timeout_ms,
+    verifier: {
+      keys,
+      replay,
+      limiter: stores.limiter(tickets),
+      failOpenRateLimits: tickets.fail_open_rate_limits,
+      equalize: tickets.equalize,
+      onStoreError: (error) => {
+        log().error("Ticket store failed: {reason}", {
+          reason: error instanceof Error ? error.message : String(error),
+        });
+      },
+    },
+    session: {
+      keys: cookieKeys,
+      name: session.name,
+      seconds: session.seconds,
+      sliding: session.sliding,
+      maxSeconds: session.max_seconds,
+      context: session.context,
+    },
+  };
+}
+
+function warnOfTickets(config: GatewayConfig, warn: (message: string) => void): void {
+  const { tickets, session, listen } = config;
+  if (!tickets.enabled) return;
+  if (listen.tls_cert === "" && listen.trusted_proxies.length === 0) {
+    warn(
+      "tickets are asked for without TLS: whoever sees one on its way can spend it first, and the session cookie is " +
+        "plain (browsers refuse __Host- names here); set listen.tls_cert, or name the proxy in listen.trusted_proxies",
+    );
+  }
+  if (session.keys.length === 0) {
+    warn("session.keys is empty: session cookies end with this process, and are not shared between gateways");
+  }
+  if (isTracing() && TicketPolicy.parse(tickets.policy).carriers.query > 0) {
+    warn(
+      "tracing is on and tickets may travel in queries: the runtime's own server span holds the whole URL; give query " +
+        "weight 0 in tickets.policy",
+    );
+  }
+}
+
+function hostOf(hostname: string): string {
+  return hostname.includes(":") ? `[${hostname}]` : hostname;
+}
+
+async function exists(path: string): Promise<boolean> {
+  return await Deno.stat(path).then(() => true, () => false);
+}
