@@ -30,7 +30,6 @@ import {
   MAX_HEADER_LENGTH,
   MAX_PLAINTEXT_LENGTH,
   TAG_LENGTH,
-  writeHeader,
 } from "./frame.ts";
 import { TrafficKeys } from "./keys.ts";
 import {
@@ -43,6 +42,7 @@ import {
   resolveLimits,
 } from "./limits.ts";
 import { LoadGuard } from "./load_guard.ts";
+import { FRAME_OVERHEAD, FrameSealer } from "./sealer.ts";
 import { CONTROL_STREAM_ID, SessionStream } from "./session_stream.ts";
 import type { CloseInfo, SessionEvents, SessionOptions, SessionStats } from "./session_types.ts";
 import { encodeVarint, MAX_VARINT } from "./varint.ts";
@@ -57,8 +57,6 @@ const MAX_PADDING = 3072;
 const PING_ASK = 0;
 const PING_ANSWER = 1;
 const PING_PADDING = 2;
-
-const EMPTY = /* @__PURE__ */ new Uint8Array(0);
 
 /** Bytes of room that {@linkcode HtxSession.fill} needs before it begins a frame: a KEY_UPDATE and the largest control frame. */
 export const MIN_FILL_LENGTH: number = 4 + TAG_LENGTH + 4 + 16 + MAX_REASON_LENGTH + TAG_LENGTH;
@@ -102,7 +100,7 @@ export class HtxSession {
   readonly #random: (length: number) => Uint8Array;
   readonly #createStream: (session: HtxSession, id: number) => SessionStream;
   readonly #acceptControl: boolean;
-  readonly #sendKeys: TrafficKeys;
+  readonly #sealer: FrameSealer;
   readonly #receiveKeys: TrafficKeys;
   readonly #buffer: FrameBuffer = new FrameBuffer();
 
@@ -125,7 +123,6 @@ export class HtxSession {
   readonly #pings: Uint8Array[] = [];
   #pongs = 0;
   #padding = -1;
-  #rekeyAsked = false;
   #close: CloseFrame | undefined;
   #closeState: "none" | "queued" | "sent" = "none";
   readonly #gather = (length: number): Uint8Array => {
@@ -141,7 +138,6 @@ export class HtxSession {
   readonly #load: LoadGuard = new LoadGuard();
 
   // Time.
-  #keySince: number;
   #frameSince: number | undefined;
   #idleSince: number | undefined;
   #closeSentAt: number | undefined;
@@ -166,12 +162,19 @@ export class HtxSession {
     const { client, server, handshakeHash } = options.keys;
     const toServer = new TrafficKeys(crypto, "client-to-server", client, handshakeHash);
     const toClient = new TrafficKeys(crypto, "server-to-client", server, handshakeHash);
-    this.#sendKeys = this.role === "client" ? toServer : toClient;
     this.#receiveKeys = this.role === "client" ? toClient : toServer;
     this.#nextLocalId = this.role === "client" ? 1 : 4;
     this.#budget = this.limits.receiveBudget;
     const now = this.#now();
-    this.#keySince = now;
+    this.#sealer = new FrameSealer(
+      this.role === "client" ? toServer : toClient,
+      this.limits,
+      this.stats,
+      now,
+      () => {
+        this.#events.keyUpdate?.(true);
+      },
+    );
     this.lastFill = now;
     this.#idleSince = now;
     this.#scheduleKeepalive(now);
@@ -201,7 +204,7 @@ export class HtxSession {
 
   /** Generations of both directions: how often their keys were replaced. */
   get generations(): { readonly sending: number; readonly receiving: number } {
-    return { sending: this.#sendKeys.generation, receiving: this.#receiveKeys.generation };
+    return { sending: this.#sealer.generation, receiving: this.#receiveKeys.generation };
   }
 
   /** The last measured round trip in ms; `undefined` where none was. */
@@ -623,7 +626,7 @@ export class HtxSession {
   /** Replaces the keys of the sending direction with the next frame sent. */
   updateKey(): void {
     if (this.closing) throw this._closedError();
-    this.#rekeyAsked = true;
+    this.#sealer.updateAsked = true;
     this.#due();
   }
 
@@ -853,7 +856,7 @@ export class HtxSession {
 
   /** Overwrites the keys of both directions; the session must not be used afterwards. */
   wipe(): void {
-    this.#sendKeys.wipe();
+    this.#sealer.wipe();
     this.#receiveKeys.wipe();
   }
 
@@ -861,7 +864,7 @@ export class HtxSession {
   get outputDue(): boolean {
     return this.#closeState !== "sent" && (
       this.#closeState === "queued" || this.#ready.length > 0 || this.#credits.length > 0 ||
-      this.#resets.length > 0 || this.#pings.length > 0 || this.#padding >= 0 || this.#rekeyAsked
+      this.#resets.length > 0 || this.#pings.length > 0 || this.#padding >= 0 || this.#sealer.updateAsked
     );
   }
 
@@ -889,10 +892,7 @@ export class HtxSession {
     if (this.#closeState === "sent") return 0;
     const now = this.lastFill = this.#now();
     let at = 0;
-    if (this.#rekeyAsked) {
-      this.#rekeyAsked = false;
-      at = this.#sealKeyUpdate(into, at, now);
-    }
+    if (this.#sealer.updateAsked) at = this.#sealer.update(into, at, now);
     const room = () => into.length - at >= MIN_FILL_LENGTH;
     let reset: CloseFrame | undefined;
     while (room() && (reset = this.#resets.shift()) !== undefined) at = this.#sealClose(reset, into, at, now);
@@ -903,20 +903,20 @@ export class HtxSession {
     let ping: Uint8Array | undefined;
     while (room() && (ping = this.#pings.shift()) !== undefined) {
       if (ping[0] === PING_ANSWER) this.#pongs--;
-      at = this.#seal(FrameType.PING, undefined, ping, into, at, now);
+      at = this.#sealer.seal(FrameType.PING, undefined, ping, into, at, now);
     }
     if (this.#padding >= 0 && into.length - at >= MIN_FILL_LENGTH + this.#padding) {
       const padding = new Uint8Array(1 + this.#padding);
       padding[0] = PING_PADDING;
       this.#padding = -1;
-      at = this.#seal(FrameType.PING, undefined, padding, into, at, now);
+      at = this.#sealer.seal(FrameType.PING, undefined, padding, into, at, now);
     }
     at = this.#sealRound(into, at, now);
     if (this.#closeState === "queued" && this.#ready.length === 0 && room()) {
       at = this.#sealClose(this.#close!, into, at, now);
       this.#closeState = "sent";
       this.#closeSentAt = now;
-      this.#sendKeys.wipe();
+      this.#sealer.wipe();
     }
     if (at > 0) {
       this.stats.batches++;
@@ -961,7 +961,7 @@ export class HtxSession {
     const plaintext = stream._send.take(length, this.#gather);
     stream._opened = true;
     const type = end && this.limits.streamEnd ? FrameType.STREAM_END : FrameType.STREAM;
-    const at = this.#seal(type, stream._id, plaintext, into, start, now);
+    const at = this.#sealer.seal(type, stream._id, plaintext, into, start, now);
     stream._sendWindow -= length;
     // The few bytes that a full frame leaves of a large write wait for the next one, as a copy: a frame of their own
     // would cost as much as a full one.
@@ -1003,7 +1003,7 @@ export class HtxSession {
     stream._creditedAt = now;
     stream._receiveWindow += increment;
     this.stats.windowUpdatesSent++;
-    return this.#seal(FrameType.WINDOW_UPDATE, stream._id, encodeVarint(increment), into, at, now);
+    return this.#sealer.seal(FrameType.WINDOW_UPDATE, stream._id, encodeVarint(increment), into, at, now);
   }
 
   #measureRoundTrip(now: number): void {
@@ -1015,51 +1015,7 @@ export class HtxSession {
   }
 
   #sealClose(close: CloseFrame, into: Uint8Array, at: number, now: number): number {
-    return this.#seal(FrameType.CLOSE, undefined, encodeClose(close), into, at, now);
-  }
-
-  #seal(
-    type: number,
-    streamId: number | undefined,
-    plaintext: Uint8Array,
-    into: Uint8Array,
-    start: number,
-    now: number,
-  ): number {
-    const keys = this.#sendKeys;
-    const { rekeyFrames, rekeyBytes, rekeyMs } = this.limits;
-    let at = start;
-    // HTX 1.1 §2: KEY_UPDATE goes out before a limit is passed, and is itself at the latest the last frame under its key.
-    if (
-      keys.counter >= rekeyFrames - 1 ||
-      keys.counter > 0 && (keys.bytes + plaintext.length > rekeyBytes || now - this.#keySince >= rekeyMs)
-    ) {
-      at = this.#sealKeyUpdate(into, at, now);
-    }
-    return this.#sealUnder(keys, type, streamId, plaintext, into, at);
-  }
-
-  #sealKeyUpdate(into: Uint8Array, start: number, now: number): number {
-    const at = this.#sealUnder(this.#sendKeys, FrameType.KEY_UPDATE, undefined, EMPTY, into, start);
-    this.#sendKeys.update();
-    this.#keySince = now;
-    this.stats.rekeysSent++;
-    this.#events.keyUpdate?.(true);
-    return at;
-  }
-
-  #sealUnder(
-    keys: TrafficKeys,
-    type: number,
-    streamId: number | undefined,
-    plaintext: Uint8Array,
-    into: Uint8Array,
-    at: number,
-  ): number {
-    const bodyAt = at + writeHeader(type, streamId, plaintext.length, into, at);
-    keys.seal(into.subarray(at, bodyAt), plaintext, into, bodyAt);
-    this.stats.framesSent++;
-    return bodyAt + plaintext.length + TAG_LENGTH;
+    return this.#sealer.seal(FrameType.CLOSE, undefined, encodeClose(close), into, at, now);
   }
 
   #due(): void {
@@ -1136,6 +1092,3 @@ export class HtxSession {
 
 /** Where small pieces are gathered before they are sealed; in use only inside one call of `fill`, so one serves all. */
 let scratch: Uint8Array | undefined;
-
-/** The most that a data frame takes beside its plaintext, with a KEY_UPDATE before it. */
-const FRAME_OVERHEAD = 4 + TAG_LENGTH + MAX_HEADER_LENGTH + TAG_LENGTH;

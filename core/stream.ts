@@ -4,7 +4,7 @@
  * @module
  */
 
-import { HtxError } from "./errors.ts";
+import type { HtxError } from "./errors.ts";
 import { SessionStream } from "./session_stream.ts";
 
 const EMPTY = /* @__PURE__ */ new Uint8Array(0);
