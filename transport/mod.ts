@@ -46,5 +46,12 @@ export {
   type StreamHandler,
   type StreamInfo,
 } from "./server.ts";
+export {
+  certificateFingerprint,
+  dialTls,
+  type DialTlsOptions,
+  listenTls,
+  type ListenTlsOptions,
+} from "./tls.ts";
 export { connDuplex, dialTcp, type DialTcpOptions, listenTcp, type TcpAddress } from "./tcp.ts";
 export * from "./upstream/mod.ts";

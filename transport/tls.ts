@@ -1,0 +1,333 @@
+/**
+ * TLS: HTX inside an ordinary TLS connection. Certificates are verified, always: there is no option that turns
+ * that off, only ones that ask for more (other roots, one certificate alone).
+ *
+ * Limitations of the runtime: Deno's listener takes TLS 1.2 too, and neither end can see an exporter, so there is no
+ * channel binding here. Sessions are never resumed. A dial that is given up during the TLS handshake leaves its socket
+ * to the runtime, which lets go of it when the server does.
+ *
+ * @module
+ */
+
+import type { ConnectionOptions, TLSSocket } from "node:tls";
+import {
+  type ByteIo,
+  type Bytes,
+  type Duplex,
+  type DuplexAddr,
+  fromHex,
+  HtxError,
+  toHex,
+} from "../core/mod.ts";
+import { ioDuplex } from "./duplex.ts";
+import type { DuplexListener } from "./listener.ts";
+import { connDuplex, ConnListener, dialTcpConn, type TcpAddress } from "./tcp.ts";
+
+/** What a TLS client offers and a server takes where nothing else is said: an ordinary web connection. */
+const DEFAULT_ALPN: readonly string[] = /* @__PURE__ */ Object.freeze(["http/1.1"]);
+const DEFAULT_TIMEOUT_MS = 10_000;
+const SHA256_LENGTH = 32;
+
+/** Options of {@linkcode dialTls}. */
+export interface DialTlsOptions {
+  /** The name in the certificate, and in the first message. @default {the address's host name} */
+  serverName?: string | undefined;
+  /** Protocols offered (ALPN), in order; they stand in the clear. @default {["http/1.1"]} */
+  alpnProtocols?: readonly string[] | undefined;
+  /** Roots in PEM, beside those of the system. @default {the system's alone} */
+  caCerts?: readonly string[] | undefined;
+  /**
+   * The one certificate that is taken, in PEM: no other will do, even one that a root vouches for. It may be
+   * self-signed. @default {whatever the roots vouch for}
+   */
+  certificate?: string | undefined;
+  /**
+   * SHA-256 of the one certificate that is taken, in hexadecimal, with or without colons. It comes on top of the
+   * verification: a self-signed certificate needs `certificate` or `caCerts`, too. @default {none}
+   */
+  fingerprint?: string | undefined;
+  /** How long connecting and the TLS handshake may take, in ms. @default {10000} */
+  timeoutMs?: number | undefined;
+  /** Gives up. */
+  signal?: AbortSignal | undefined;
+}
+
+/**
+ * Opens a TLS connection.
+ *
+ * @example A client of HTX over TLS, whose server has a self-signed certificate
+ * ```ts ignore
+ * import { connect, dialTls } from "@betanet/htx/transport";
+ *
+ * const certificate = await Deno.readTextFile("server.pem");
+ * const client = await connect(
+ *   ({ signal }) => dialTls({ hostname: "front.example", port: 443 }, { certificate, signal }),
+ *   { remoteStatic },
+ * );
+ * ```
+ *
+ * @throws {HtxError} `CONNECT_FAILED` where the server cannot be reached or does not verify; `cause` says why
+ * @throws {TypeError} when `fingerprint` or `certificate` cannot be parsed
+ * @throws the signal's reason
+ */
+export async function dialTls(address: TcpAddress, options: DialTlsOptions = {}): Promise<Duplex> {
+  const { hostname = "127.0.0.1", port } = address;
+  const pin = await pinOf(options);
+  const timeoutMs = options.timeoutMs ?? DEFAULT_TIMEOUT_MS;
+  const caCerts = [
+    ...options.caCerts ?? [],
+    ...options.certificate === undefined ? [] : [options.certificate],
+  ];
+  const settings: TlsSettings = {
+    serverName: options.serverName ?? hostname,
+    alpnProtocols: [...options.alpnProtocols ?? DEFAULT_ALPN],
+    caCerts,
+  };
+  const { signal } = options;
+  signal?.throwIfAborted();
+  const late = new AbortController();
+  const timer = setTimeout(() => late.abort(new Error(`no answer within ${timeoutMs} ms`)), timeoutMs);
+  const either = signal === undefined ? late.signal : AbortSignal.any([signal, late.signal]);
+  try {
+    if (pin !== undefined) return await dialPinned(hostname, port, settings, pin, either);
+    return await dialVerified(hostname, port, settings, either);
+  } catch (cause) {
+    signal?.throwIfAborted();
+    if (cause instanceof HtxError && !late.signal.aborted) throw cause;
+    const why = late.signal.aborted ? late.signal.reason : cause;
+    throw new HtxError(
+      "CONNECT_FAILED",
+      `Cannot connect to ${hostname}:${port} with TLS: ${why instanceof Error ? why.message : String(why)}`,
+      { cause: why },
+    );
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+interface TlsSettings {
+  readonly serverName: string;
+  readonly alpnProtocols: string[];
+  readonly caCerts: string[];
+}
+
+/** Connect, Nagle off, then TLS: a TLS connection of Deno's has no `setNoDelay` of its own. */
+async function dialVerified(
+  hostname: string,
+  port: number,
+  settings: TlsSettings,
+  signal: AbortSignal,
+): Promise<Duplex> {
+  const tcp = await dialTcpConn({ hostname, port }, { signal });
+  const { serverName, alpnProtocols, caCerts } = settings;
+  let conn: Deno.TlsConn;
+  try {
+    conn = await Deno.startTls(tcp, { hostname: serverName, alpnProtocols, caCerts });
+  } catch (error) {
+    closeQuietly(tcp);
+    throw error;
+  }
+  const onAbort = () => closeQuietly(conn);
+  signal.addEventListener("abort", onAbort, { once: true });
+  try {
+    signal.throwIfAborted();
+    await conn.handshake(); // now, so that a certificate that does not verify shows here
+    signal.throwIfAborted();
+  } catch (error) {
+    closeQuietly(conn);
+    throw error;
+  } finally {
+    signal.removeEventListener("abort", onAbort);
+  }
+  return connDuplex(conn, "tls", { covert: true });
+}
+
+/** `node:tls` shows the peer's certificate, which Deno's own connection does not. */
+async function dialPinned(
+  hostname: string,
+  port: number,
+  settings: TlsSettings,
+  pin: Bytes,
+  signal: AbortSignal,
+): Promise<Duplex> {
+  const { serverName, alpnProtocols, caCerts } = settings;
+  const tls = globalThis.process?.getBuiltinModule?.("node:tls");
+  if (tls === undefined) {
+    throw new HtxError("UNSUPPORTED", "Cannot pin a certificate: this runtime has no node:tls");
+  }
+  const opened = Promise.withResolvers<void>();
+  const connection: ConnectionOptions & { allowHalfOpen: boolean } = {
+    host: hostname,
+    port,
+    servername: isIpAddress(serverName) ? "" : serverName,
+    checkServerIdentity: (_name, certificate) => tls.checkServerIdentity(serverName, certificate),
+    ALPNProtocols: alpnProtocols,
+    ...(caCerts.length > 0 && { ca: caCerts }),
+    allowHalfOpen: true,
+  };
+  const socket: TLSSocket = tls.connect(connection);
+  const onError = (error: Error) => opened.reject(error);
+  const onAbort = () => opened.reject(signal.reason);
+  socket.on("error", onError);
+  socket.once("secureConnect", () => opened.resolve());
+  socket.once("close", () => opened.reject(new Error("the server ended the connection")));
+  signal.addEventListener("abort", onAbort, { once: true });
+  try {
+    signal.throwIfAborted();
+    await opened.promise;
+    const shown = socket.getPeerCertificate().fingerprint256;
+    if (!socket.authorized || shown === undefined || plainHex(shown) !== toHex(pin)) {
+      throw new Error("the certificate is not the pinned one");
+    }
+  } catch (error) {
+    socket.destroy();
+    throw error;
+  } finally {
+    signal.removeEventListener("abort", onAbort);
+  }
+  socket.setNoDelay(true);
+  const address = (host: string | undefined, number: number | undefined): DuplexAddr => ({
+    transport: "tls",
+    ...(host !== undefined && { hostname: host }),
+    ...(number !== undefined && { port: number }),
+  });
+  return ioDuplex(new NodeSocketIo(socket), {
+    covert: true,
+    localAddr: address(socket.localAddress, socket.localPort),
+    remoteAddr: address(socket.remoteAddress, socket.remotePort),
+  });
+}
+
+/** Reads and writes of a socket of `node:tls`, paused between reads. */
+class NodeSocketIo implements ByteIo {
+  readonly #socket: TLSSocket;
+  #rest: Uint8Array | undefined;
+  #error: Error | undefined;
+  #ended = false;
+  #wake: (() => void) | undefined;
+
+  constructor(socket: TLSSocket) {
+    this.#socket = socket;
+    const wake = () => {
+      this.#wake?.();
+      this.#wake = undefined;
+    };
+    socket.on("readable", wake);
+    socket.on("end", () => {
+      this.#ended = true;
+      wake();
+    });
+    socket.on("error", (error: Error) => {
+      this.#error ??= error;
+      wake();
+    });
+    socket.on("close", () => {
+      if (!this.#ended) this.#error ??= new Error("the connection was closed");
+      wake();
+    });
+  }
+
+  async read(into: Uint8Array): Promise<number | null> {
+    while (this.#rest === undefined) {
+      const chunk: Uint8Array | null = this.#socket.read();
+      if (chunk !== null) {
+        this.#rest = chunk;
+        break;
+      }
+      if (this.#error !== undefined) throw this.#error;
+      if (this.#ended) return null;
+      await new Promise<void>((resolve) => this.#wake = resolve);
+    }
+    const length = Math.min(into.length, this.#rest.length);
+    into.set(this.#rest.subarray(0, length));
+    this.#rest = length < this.#rest.length ? this.#rest.subarray(length) : undefined;
+    return length;
+  }
+
+  write(data: Uint8Array): Promise<void> {
+    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    this.#socket.write(data, (error) => error ? reject(error) : resolve());
+    return promise;
+  }
+
+  closeWrite(): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    if (this.#socket.destroyed) resolve();
+    else this.#socket.end(() => resolve());
+    return promise;
+  }
+
+  close(): void {
+    this.#socket.destroy();
+  }
+}
+
+/** Options of {@linkcode listenTls}. */
+export interface ListenTlsOptions {
+  /** The certificate chain, in PEM. */
+  cert: string;
+  /** Its private key, in PEM. */
+  key: string;
+  /** Protocols taken (ALPN). @default {["http/1.1"]} */
+  alpnProtocols?: readonly string[] | undefined;
+}
+
+/**
+ * Listens with TLS. Nagle's algorithm stays on here, which Deno gives no way to turn off on this side; the engine
+ * writes in batches, so that it seldom matters.
+ *
+ * @throws {Deno.errors.AddrInUse} when the port is taken
+ * @throws {Deno.errors.InvalidData} when certificate or key cannot be parsed
+ */
+export function listenTls(address: TcpAddress, options: ListenTlsOptions): DuplexListener {
+  const { hostname = "127.0.0.1", port } = address;
+  const { cert, key, alpnProtocols = DEFAULT_ALPN } = options;
+  const listener = Deno.listenTls({ hostname, port, cert, key, alpnProtocols: [...alpnProtocols] });
+  return new ConnListener(listener, "tls", (conn) => connDuplex(conn, "tls", { covert: true }));
+}
+
+/**
+ * SHA-256 of a certificate in PEM (the first one in the text), in lower-case hexadecimal: what `fingerprint` takes.
+ *
+ * @throws {TypeError} when there is no certificate in the text
+ */
+export async function certificateFingerprint(pem: string): Promise<string> {
+  const body = /-----BEGIN CERTIFICATE-----([A-Za-z0-9+/=\s]+)-----END CERTIFICATE-----/.exec(pem)?.[1];
+  if (body === undefined) throw new TypeError("Cannot read certificate: the text has none in PEM");
+  const der = Uint8Array.from(atob(body.replace(/\s/g, "")), (character) => character.charCodeAt(0));
+  return toHex(new Uint8Array(await crypto.subtle.digest("SHA-256", der)));
+}
+
+async function pinOf(options: DialTlsOptions): Promise<Bytes | undefined> {
+  const { certificate, fingerprint } = options;
+  if (certificate === undefined && fingerprint === undefined) return undefined;
+  const pin = fingerprint === undefined ? undefined : fromHex(plainHex(fingerprint));
+  if (pin !== undefined && pin.length !== SHA256_LENGTH) {
+    throw new TypeError(
+      `Cannot pin certificate: the fingerprint has ${pin.length} bytes, not ${SHA256_LENGTH}`,
+    );
+  }
+  if (certificate === undefined) return pin;
+  const known = await certificateFingerprint(certificate);
+  if (pin !== undefined && toHex(pin) !== known) {
+    throw new TypeError("Cannot pin certificate: the fingerprint is not the certificate's");
+  }
+  return fromHex(known);
+}
+
+function plainHex(fingerprint: string): string {
+  return fingerprint.replaceAll(":", "").toLowerCase();
+}
+
+/** Whether a name is an IP address: those do not stand in a TLS client's first message (RFC 6066 §3). */
+function isIpAddress(name: string): boolean {
+  return name.includes(":") || /^\d+(\.\d+){3}$/.test(name);
+}
+
+function closeQuietly(conn: Deno.Conn): void {
+  try {
+    conn.close();
+  } catch (error) {
+    if (!(error instanceof Deno.errors.BadResource)) throw error; // closed before
+  }
+}

@@ -1,0 +1,205 @@
+import { assert, assertEquals, assertRejects } from "@std/assert";
+import { HtxError } from "../core/mod.ts";
+import { makeTestCertificate } from "./_test_certificate.ts";
+import { connect } from "./client.ts";
+import { serveStreams } from "./server.ts";
+import { listenTcp } from "./tcp.ts";
+import { certificateFingerprint, dialTls, listenTls } from "./tls.ts";
+import { echo } from "./upstream/mod.ts";
+
+const certificate = await makeTestCertificate();
+const other = await makeTestCertificate();
+const elsewhere = await makeTestCertificate("DNS:elsewhere.test");
+
+function tlsTest(name: string, run: (mine: { cert: string; key: string }) => Promise<void>): void {
+  Deno.test({ name, ignore: certificate === undefined, fn: () => run(certificate!) });
+}
+
+/** A TLS echo of raw bytes: what it reads until the end, it writes back behind the end of the peer's direction. */
+function tlsEcho(cert: { cert: string; key: string }) {
+  const listener = listenTls({ port: 0 }, cert);
+  const running = (async () => {
+    for (;;) {
+      const duplex = await listener.accept();
+      if (duplex === undefined) return;
+      const parts: Uint8Array[] = [];
+      try {
+        for await (const part of duplex.readable) parts.push(part);
+        const writer = duplex.writable.getWriter();
+        for (const part of parts) await writer.write(part);
+        await writer.close();
+      } catch {
+        // a client that did not like our certificate
+      }
+      duplex.close?.();
+    }
+  })();
+  return {
+    port: listener.addr.port!,
+    [Symbol.asyncDispose]: async () => {
+      listener.close();
+      await running;
+    },
+  };
+}
+
+for (const pinned of [false, true]) {
+  tlsTest(
+    `dialTls() ${pinned ? "with a pinned certificate" : "with given roots"} half-closes in both directions`,
+    async (mine) => {
+      await using server = tlsEcho(mine);
+      const duplex = await dialTls({ port: server.port }, {
+        serverName: "localhost",
+        ...(pinned ? { certificate: mine.cert } : { caCerts: [mine.cert] }),
+      });
+      assertEquals(duplex.covert, true);
+      assertEquals(duplex.remoteAddr?.transport, "tls");
+      const writer = duplex.writable.getWriter();
+      await writer.write(new Uint8Array(100_000).fill(7));
+      await writer.close();
+      let length = 0;
+      for await (const part of duplex.readable) length += part.length;
+      assertEquals(length, 100_000);
+      duplex.close?.();
+    },
+  );
+}
+
+tlsTest("e-43: a certificate that does not verify is refused, however it is dialled", async (mine) => {
+  await using server = tlsEcho(mine);
+  await using stranger = tlsEcho(elsewhere!);
+  const fingerprint = await certificateFingerprint(mine.cert);
+  const refused = [
+    () => dialTls({ port: server.port }), // no root vouches for it
+    () => dialTls({ port: server.port }, { serverName: "localhost", caCerts: [other!.cert] }),
+    () => dialTls({ port: server.port }, { serverName: "localhost", certificate: other!.cert }),
+    () => dialTls({ port: server.port }, { serverName: "localhost", fingerprint }), // a pin does not replace verification
+    () =>
+      dialTls({ port: server.port }, {
+        serverName: "localhost",
+        caCerts: [mine.cert],
+        fingerprint: "00".repeat(32),
+      }),
+    () => dialTls({ port: server.port }, { serverName: "other.test", certificate: mine.cert }),
+    () => dialTls({ port: server.port }, { serverName: "other.test", caCerts: [mine.cert] }),
+    () => dialTls({ port: stranger.port }, { serverName: "localhost", certificate: elsewhere!.cert }),
+    () => dialTls({ port: stranger.port }, { serverName: "127.0.0.1", certificate: elsewhere!.cert }),
+  ];
+  for (const dial of refused) {
+    const error = await assertRejects(dial, HtxError);
+    assertEquals(error.code, "CONNECT_FAILED");
+  }
+});
+
+tlsTest("dialTls() takes a fingerprint with and without colons, on top of the roots", async (mine) => {
+  await using server = tlsEcho(mine);
+  const fingerprint = await certificateFingerprint(mine.cert);
+  for (const form of [fingerprint, fingerprint.toUpperCase().replace(/..(?!$)/g, "$&:")]) {
+    const duplex = await dialTls({ port: server.port }, {
+      serverName: "localhost",
+      caCerts: [mine.cert],
+      fingerprint: form,
+    });
+    duplex.close?.();
+  }
+  await assertRejects(() => dialTls({ port: 1 }, { fingerprint: "abc" }), TypeError);
+  await assertRejects(() => dialTls({ port: 1 }, { fingerprint: "abcd" }), TypeError);
+  await assertRejects(() => dialTls({ port: 1 }, { certificate: "no certificate" }), TypeError);
+  await assertRejects(
+    () => dialTls({ port: 1 }, { certificate: mine.cert, fingerprint: "00".repeat(32) }),
+    TypeError,
+  );
+});
+
+tlsTest(
+  "e-28: nothing but TLS leaves before the handshake is through, and dialTls() gives up in time",
+  async () => {
+    const silent = listenTcp({ port: 0 });
+    const accepted = silent.accept();
+    const dial = dialTls({ hostname: "localhost", port: silent.addr.port! }, { timeoutMs: 50 });
+    const peer = await accepted;
+    const error = await assertRejects(() => dial, HtxError, "within 50 ms");
+    assertEquals(error.code, "CONNECT_FAILED");
+    // The runtime keeps the socket until this side ends it: the first record is all there is to read.
+    const buffer = new Uint8Array(16_384);
+    let length = 0;
+    while (length < 5 || length < 5 + (buffer[3]! << 8 | buffer[4]!)) {
+      length += await peer!.io!.read(buffer.subarray(length)) ?? 0;
+    }
+    assertEquals(buffer[0], 0x16); // a TLS handshake record, and one alone
+    assertEquals(length, 5 + (buffer[3]! << 8 | buffer[4]!));
+    peer!.close?.();
+    silent.close();
+  },
+);
+
+tlsTest("dialTls() gives its signal's reason", async () => {
+  const silent = listenTcp({ port: 0 });
+  const accepted = silent.accept();
+  const controller = new AbortController();
+  const dial = dialTls({ port: silent.addr.port! }, { signal: controller.signal });
+  const peer = await accepted;
+  controller.abort(new RangeError("enough"));
+  await assertRejects(() => dial, RangeError, "enough");
+  peer!.close?.();
+  silent.close();
+});
+
+tlsTest("HTX over TLS: the traffic shape is on unless the options say otherwise", async (mine) => {
+  await using server = serveStreams(echo(), { listeners: [listenTls({ port: 0 }, mine)] });
+  const dial = (signal: AbortSignal | undefined) =>
+    dialTls({ port: server.addr.port! }, { serverName: "localhost", caCerts: [mine.cert], signal });
+  const timers: number[] = [];
+  const clock = {
+    now: () => 0,
+    setTimer: (delay: number) => {
+      timers.push(delay);
+      return () => {};
+    },
+  };
+  for (const shaped of [true, false]) {
+    timers.length = 0;
+    await using client = await connect(({ signal }) => dial(signal), {
+      remoteStatic: server.publicKey,
+      clock,
+      ...(!shaped && { keepalive: false, padding: false }),
+    });
+    assertEquals(client.connections.size, 1);
+    assertEquals(timers.some((delay) => delay >= 200 && delay <= 1200), shaped, "a padding timer");
+  }
+});
+
+Deno.test("e-43: no code of this package names a way to turn certificate verification off", async () => {
+  const words = [["reject", "Unauthorized"], ["unsafely", "Ignore"], ["NODE_TLS", "_REJECT"], [
+    "allow",
+    "Unauthorized",
+  ]];
+  const root = new URL("../", import.meta.url);
+  let files = 0;
+  for (
+    const room of [
+      "core",
+      "noise",
+      "transport",
+      "transport/http",
+      "transport/upstream",
+      "gateway",
+      "examples",
+      "bitswap",
+    ]
+  ) {
+    try {
+      for await (const entry of Deno.readDir(new URL(room, root))) {
+        if (!entry.isFile || !entry.name.endsWith(".ts")) continue;
+        const text = await Deno.readTextFile(new URL(`${room}/${entry.name}`, root));
+        for (const word of words) {
+          assert(!text.includes(word.join("")), `${room}/${entry.name} says ${word.join("")}`);
+        }
+        files++;
+      }
+    } catch (error) {
+      if (!(error instanceof Deno.errors.NotFound)) throw error;
+    }
+  }
+  assert(files > 20);
+});
