@@ -518,7 +518,8 @@ async function collect(
   return pieces;
 }
 
-function* generate(pieces: readonly Uint8Array[]): Generator<Uint8Array> {
+/** Asynchronous even so: that is what those who list a store expect. */
+async function* generate(pieces: readonly Uint8Array[]): AsyncGenerator<Uint8Array> {
   yield* pieces;
 }
 

@@ -3,7 +3,14 @@ import { HtxError, utf8 } from "./_core.ts";
 import { BlockNotFoundError, MemoryBlockstore, VerifiedBlockstore } from "./blockstore.ts";
 import { type CID, cidOf, joinBlock } from "./cid.ts";
 import { BitswapClient } from "./client.ts";
-import { addFile, type AddFileOptions, type BlockReader, catFile, type FileContent } from "./files.ts";
+import {
+  addFile,
+  type AddFileOptions,
+  type BlockReader,
+  catFile,
+  type FileContent,
+  statFile,
+} from "./files.ts";
 import { BitswapServer } from "./server.ts";
 import { longRun, memoryPeer, testBlocks } from "./_testing.ts";
 

@@ -168,7 +168,7 @@ async function upload(
       yield chunk;
     }
   }
-  const { cid, size } = await addFile(store, body(), { profile: "unixfs-v1-2025", signal: request.signal });
+  const { cid, size } = await addFile(store, body(), { profile: "unixfs-v1-2025" });
   onStored?.(cid, size);
   return new Response(asMultihash === null ? cid.toString() : multihashHex(cid), {
     status: 201,
