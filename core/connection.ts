@@ -30,8 +30,13 @@ import { CONTROL_STREAM_ID, type SessionStream } from "./session_stream.ts";
 import type { CloseInfo, SessionStats } from "./session_types.ts";
 import { HtxStream } from "./stream.ts";
 
-/** Microtask turns for which a flush waits: what the application does on the same occasion rides in the same write. */
+/**
+ * Microtask turns in a row without a write by the application after which a flush goes out: what it does on the same
+ * occasion rides in the same write. Turns cost some 0.1 µs, a write to a socket 5 µs or more.
+ */
 const FLUSH_TURNS = 3;
+/** Turns after which a flush goes out however the application goes on. */
+const MAX_FLUSH_TURNS = 256;
 
 const EMPTY = /* @__PURE__ */ new Uint8Array(0);
 const RESOLVED: Promise<void> = /* @__PURE__ */ Promise.resolve();
@@ -449,8 +454,13 @@ export class HtxConnection implements AsyncDisposable {
   }
 
   async #flush(): Promise<void> {
-    for (let turn = 0; turn < FLUSH_TURNS; turn++) await undefined;
     const session = this.#session;
+    for (let turn = 0, quiet = 0, puts = session.puts; quiet < FLUSH_TURNS && turn < MAX_FLUSH_TURNS; turn++) {
+      await undefined;
+      if (session.puts === puts) quiet++;
+      else quiet = 0;
+      puts = session.puts;
+    }
     try {
       while ((session.outputDue || this.#pending.length > 0) && !this.#ending) {
         const head = this.#pending;

@@ -88,6 +88,8 @@ export class HtxSession {
     streamsOpened: 0,
     streams: 0,
   };
+  /** How often data was given to a stream: whoever flushes can see whether the application is still at it. */
+  puts = 0;
   /** When {@linkcode HtxSession.fill} was last called, on the session's clock. */
   lastFill: number;
   /** How the session ends or ended; `undefined` while it lives. */

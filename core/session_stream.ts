@@ -112,6 +112,7 @@ export class SessionStream {
       this._queuedBytes += data.length;
     }
     if (end) this._endQueued = true;
+    this.session.puts++;
     this.session._wake(this);
     return copied;
   }
