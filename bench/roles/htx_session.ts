@@ -92,9 +92,9 @@ if (role === "server") {
       say(`END ${phase} ` + JSON.stringify({ rps: n / (performance.now() - t0) * 1000 }));
       continue;
     }
-    if (phase === "dialclose") { // one byte each way and an orderly close: what a peer does that proves it is up
+    if (phase === "dialclose" || phase === "dialclosehybrid") { // a byte each way proves that both sides are done
       const once = async () => {
-        const connection = await dial("off");
+        const connection = await dial(phase === "dialclose" ? "off" : "require");
         const stream = await connection.createBidirectionalStream();
         await stream.write(new Uint8Array([0x45, 1]), { end: true });
         await stream.read();
