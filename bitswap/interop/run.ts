@@ -4,6 +4,9 @@
  *
  *     deno task interop
  *
+ * The packages are named in packages.json rather than in deno.json: what deno.json names, `deno task` installs before
+ * any task, and fails where it cannot.
+ *
  * @module
  */
 
@@ -31,7 +34,7 @@ async function deno(...args: string[]): Promise<Deno.CommandStatus> {
   return await new Deno.Command("deno", { args, cwd: here }).spawn().status;
 }
 
-if (!(await deno("install", "--quiet")).success) {
+if (!(await deno("install", "--quiet", "--config", "packages.json")).success) {
   console.log(
     "skipped: Helia and the compliance suite cannot be installed here",
   );
@@ -42,4 +45,4 @@ await Deno.mkdir(`${here}/node_modules/aegir`, { recursive: true });
 for (const [name, text] of Object.entries(AEGIR)) {
   await Deno.writeTextFile(`${here}/node_modules/aegir/${name}`, text);
 }
-Deno.exit((await deno("test", "-A", ...Deno.args)).code);
+Deno.exit((await deno("test", "-A", "--config", "packages.json", ...Deno.args)).code);
