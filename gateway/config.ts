@@ -182,8 +182,8 @@ export interface ConfigProblem {
 
 /** A configuration that does not hold. The message has a line for each problem. */
 export class ConfigError extends Error {
-  /** @inheritdoc */
-  override readonly name = "ConfigError";
+  /** `ConfigError`. */
+  override readonly name: string = "ConfigError";
   /** What is wrong. */
   readonly problems: readonly ConfigProblem[];
 

@@ -59,7 +59,11 @@ export class ForwardingPolicy {
   readonly #blocks: readonly Block[];
   readonly #header: "x-forwarded" | "forwarded";
 
-  /** @throws {TypeError} when an entry of `trustedProxies` is neither an IP address nor a CIDR block */
+  /**
+   * Reads the list.
+   *
+   * @throws {TypeError} when an entry of `trustedProxies` is neither an IP address nor a CIDR block
+   */
   constructor(options: ForwardingOptions = {}) {
     this.#blocks = (options.trustedProxies ?? []).map(parseBlock);
     this.#header = options.proxyHeader ?? "x-forwarded";

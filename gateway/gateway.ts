@@ -236,11 +236,6 @@ export class Gateway implements AsyncDisposable {
     return this.#admission !== undefined;
   }
 
-  /** Who decides whom to let in, where tickets are asked for. */
-  get admission(): Admission | undefined {
-    return this.#admission;
-  }
-
   /**
    * Replaces limits, decoy and admission while requests run: each keeps those it began with. A change of admission
    * keeps the memory of spent tickets if it is given the same stores.

@@ -17,10 +17,10 @@
  */
 
 export * from "./admin.ts";
-export * from "./admission.ts";
+export type { TicketAdmissionOptions } from "./admission.ts";
 export * from "./config.ts";
 export { decoyAlone, fixedDecoy, type FixedDecoyOptions, staticDecoy } from "./decoy.ts";
-export * from "./forwarded.ts";
+export type { ClientFacts, ForwardingOptions } from "./forwarded.ts";
 export * from "./front.ts";
 export {
   createGateway,
@@ -38,3 +38,75 @@ export * from "./run.ts";
 export { readOrMakeKeyPair, readSecret, readSecretBytes, type SecretOptions } from "./secrets.ts";
 export { isTracing, withTracing } from "./tracing.ts";
 export type { SessionOptions, UpstreamCounters, UpstreamEndpoint, UpstreamStatus } from "./upstreams.ts";
+export { type HandshakeInfo, HtxConnection, HtxStream } from "../core/mod.ts";
+export { KeyPair } from "../noise/mod.ts";
+export type { PathState } from "../overlay/paths.ts";
+export { TicketPolicy, TicketVerifier } from "../tickets/mod.ts";
+export type {
+  AdmissionOptions,
+  TicketCarrier,
+  TicketRefusal,
+  TicketVerifierOptions,
+} from "../tickets/mod.ts";
+export { HtxServer } from "../transport/mod.ts";
+export type {
+  ConnectOptions,
+  Dialer,
+  FetchApp,
+  HttpHandler,
+  HttpRequestHead,
+  ServeStreamsOptions,
+  StreamHandler,
+} from "../transport/mod.ts";
+
+// What the types above speak of.
+export type {
+  Aead,
+  ByteIo,
+  Bytes,
+  Clock,
+  CloseCode,
+  CloseCodeName,
+  CloseInfo,
+  ConnectionOptions,
+  ConnectionStats,
+  CryptoBackend,
+  DhPrivateKey,
+  Duplex,
+  DuplexAddr,
+  Encapsulation,
+  HtxError,
+  HtxErrorCode,
+  KemPrivateKey,
+  RekeyLimits,
+  SessionLimits,
+  SessionStats,
+  SessionStream,
+  StreamWriteOptions,
+  UniformRange,
+} from "../core/mod.ts";
+export type { HandshakeOptions, ReplayGuard, RespondOptions } from "../noise/mod.ts";
+export type {
+  FoundTicket,
+  RateLimiter,
+  ReplayAnswer,
+  ReplayStore,
+  TicketClaim,
+  TicketKey,
+  TicketResult,
+  TicketStep,
+  VerifyTicketOptions,
+} from "../tickets/mod.ts";
+export type {
+  AcceptOptions,
+  ConnectDuplexOptions,
+  ControlStreamClientContext,
+  ControlStreamHook,
+  ControlStreamReceiver,
+  ControlStreamServerContext,
+  DuplexListener,
+  HttpConnectionInfo,
+  HttpField,
+  HttpRequestInfo,
+  StreamInfo,
+} from "../transport/mod.ts";

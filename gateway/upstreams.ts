@@ -50,14 +50,23 @@ export interface UpstreamEvents {
 
 /** Counters of ended and live sessions together. */
 export interface UpstreamCounters {
+  /** Sessions open now. */
   sessions: number;
+  /** Sessions made. */
   connected: number;
+  /** Dials and handshakes that failed. */
   failed: number;
+  /** Handshakes that failed. */
   handshakeFailures: number;
+  /** Streams open now. */
   streams: number;
+  /** Streams opened. */
   streamsOpened: number;
+  /** Bytes of frames sent. */
   bytesSent: number;
+  /** Bytes of frames received. */
   bytesReceived: number;
+  /** Key updates in both directions. */
   rekeys: number;
 }
 
