@@ -19,6 +19,8 @@ export interface Command {
   readonly positional?: readonly string[] | Readonly<Record<string, readonly string[]>>;
   /** Options with a value, and what they are when not given. @default {{}} */
   readonly options?: Readonly<Record<string, string | undefined>>;
+  /** Whether it goes on until Ctrl-C or SIGTERM, and calls {@linkcode untilStopped}. @default {false} */
+  readonly stays?: boolean;
 }
 
 /** Bad arguments: exit status 2. */
@@ -104,9 +106,11 @@ export async function main(command: Command, run: (args: Arguments) => void | Pr
       console.log(command.help.trim());
       return;
     }
-    await run(readArguments(command, Deno.args));
+    const args = readArguments(command, Deno.args);
+    if (command.stays) { for (const signal of SIGNALS) Deno.addSignalListener(signal, onSignal); }
+    await run(args);
   } catch (error) {
-    console.error(`error: ${describe(error).replaceAll(/\s*\n\s*/g, " ")}`);
+    console.error(`error: ${describe(error).trim().replaceAll(/\s*\n\s*/g, "; ")}`);
     Deno.exit(error instanceof UsageError ? 2 : 1);
   }
 }
@@ -118,28 +122,30 @@ export interface Stoppable {
 
 /** Milliseconds that running work gets to finish. */
 const GRACE_MS = 3000;
+const SIGNALS: readonly Deno.Signal[] = Deno.build.os === "windows" ? ["SIGINT"] : ["SIGINT", "SIGTERM"];
+
+const stop: PromiseWithResolvers<void> = Promise.withResolvers();
+let signals = 0;
+
+/** The second Ctrl-C ends the process there and then. */
+function onSignal(): void {
+  if (signals++ > 0) Deno.exit(130);
+  stop.resolve();
+}
 
 /**
  * Waits for Ctrl-C or SIGTERM, then ends the servers stage by stage, from the one that clients see to the one behind
- * it. What still runs gets three seconds a stage; a second Ctrl-C ends the process there and then.
+ * it. What still runs gets three seconds a stage.
  */
 export async function untilStopped(...stages: readonly (readonly Stoppable[])[]): Promise<void> {
-  const { promise: asked, resolve } = Promise.withResolvers<void>();
-  let count = 0;
-  const onSignal = () => {
-    if (count++ > 0) Deno.exit(130);
-    resolve();
-  };
-  const signals: Deno.Signal[] = Deno.build.os === "windows" ? ["SIGINT"] : ["SIGINT", "SIGTERM"];
-  for (const signal of signals) Deno.addSignalListener(signal, onSignal);
-  await asked;
+  await stop.promise;
   console.error("stopping; Ctrl-C again to stop at once");
   // A client that will not let go must not hold the process.
-  Deno.unrefTimer(setTimeout(() => Deno.exit(0), (GRACE_MS + 500) * stages.length));
+  Deno.unrefTimer(setTimeout(() => Deno.exit(0), 5 * GRACE_MS));
   for (const servers of stages) {
     await Promise.all(servers.map((server) => server.shutdown({ graceMs: GRACE_MS })));
   }
-  for (const signal of signals) Deno.removeSignalListener(signal, onSignal);
+  for (const signal of SIGNALS) Deno.removeSignalListener(signal, onSignal);
 }
 
 /** `http://HOST:PORT`, as a person would open it. */

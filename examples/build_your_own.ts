@@ -61,7 +61,7 @@ function html(body: string): Response {
   });
 }
 
-await main({ help, options: { port: "8083" } }, async (args) => {
+await main({ help, stays: true, options: { port: "8083" } }, async (args) => {
   const port = args.port("--port");
   const upstream = serve(app);
   const gateway = createGateway({ upstream: { ...upstream.addr, publicKey: upstream.publicKey } });

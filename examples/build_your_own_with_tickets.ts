@@ -39,7 +39,7 @@ function decoy(request: Request): Response {
   });
 }
 
-await main({ help, options: { port: "8084" } }, async (args) => {
+await main({ help, stays: true, options: { port: "8084" } }, async (args) => {
   const port = args.port("--port");
   const upstream = serve(app);
 
@@ -51,8 +51,8 @@ await main({ help, options: { port: "8084" } }, async (args) => {
     admission: {
       policy,
       verifier: { keys: [ticketKey] },
-      // A ticket is good once; this cookie stands for the requests after it. With TLS in front: secure: true.
-      session: { keys: [crypto.getRandomValues(new Uint8Array(32))], secure: false, seconds: 15 * 60 },
+      // A ticket is good once; this cookie stands for the requests after it.
+      session: { keys: [crypto.getRandomValues(new Uint8Array(32))], seconds: 15 * 60 },
     },
     decoy,
   });

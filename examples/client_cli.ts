@@ -8,9 +8,10 @@
  * @module
  */
 
+import { HtxError } from "@betanet/htx/core";
 import { publicKeyFromHex } from "@betanet/htx/noise";
 import { roundtrip } from "@betanet/htx/transport";
-import { main } from "./_cli.ts";
+import { Failure, main } from "./_cli.ts";
 
 const help = `
 Sends TEXT to an HTX server and prints the reply.
@@ -27,6 +28,15 @@ await main({ help, positional: ["HOST", "PORT", "SERVER_PUB_HEX", "TEXT"] }, asy
   const address = { hostname: args.text("HOST"), port: args.port("PORT") };
   args.key("SERVER_PUB_HEX");
   const remoteStatic = publicKeyFromHex(args.text("SERVER_PUB_HEX"));
-  const reply = await roundtrip(address, args.text("TEXT"), { remoteStatic });
+  const reply = await roundtrip(address, args.text("TEXT"), { remoteStatic, handshakeTimeoutMs: 5000 }).catch(
+    (error) => {
+      // A server does not tell why: whoever probes it learns nothing.
+      if (!(error instanceof HtxError) || error.code !== "HANDSHAKE_FAILED") throw error;
+      const { hostname, port } = address;
+      throw new Failure(
+        `no handshake with ${hostname}:${port}: is it an HTX server, and SERVER_PUB_HEX its key?`,
+      );
+    },
+  );
   console.log(new TextDecoder().decode(reply));
 });

@@ -41,33 +41,36 @@ async function site(folder: string | undefined, title: string): Promise<Handler>
   return staticFiles(folder);
 }
 
-await main({ help, options: { site: undefined, decoy: undefined, port: "8082" } }, async (args) => {
-  const port = args.port("--port");
-  const upstream = localUpstream(await site(args.optional("--site"), "You are in"));
-  const decoy = await site(args.optional("--decoy"), "A site like any other");
+await main(
+  { help, stays: true, options: { site: undefined, decoy: undefined, port: "8082" } },
+  async (args) => {
+    const port = args.port("--port");
+    const upstream = localUpstream(await site(args.optional("--site"), "You are in"));
+    const decoy = await site(args.optional("--decoy"), "A site like any other");
 
-  const ticketKey = generateTicketKey();
-  const gateway = createGateway({
-    upstream,
-    admission: {
-      verifier: { keys: [ticketKey] },
-      session: { keys: [crypto.getRandomValues(new Uint8Array(32))], secure: false },
-    },
-    decoy,
-  });
-  const front = denoFront(gateway.handler, { port });
+    const ticketKey = generateTicketKey();
+    const gateway = createGateway({
+      upstream,
+      admission: {
+        verifier: { keys: [ticketKey] },
+        session: { keys: [crypto.getRandomValues(new Uint8Array(32))] },
+      },
+      decoy,
+    });
+    const front = denoFront(gateway.handler, { port });
 
-  const url = `${httpUrl(front.addr)}/`;
-  const tickets = new TicketClient(ticketKey);
-  console.log(`as a stranger:     ${url}`);
-  console.log(`with a ticket:     ${tickets.addToUrl(url)}`);
-  if (Deno.stdin.isTerminal()) {
-    console.log("Enter prints another link, Ctrl-C ends.");
-    printLinks(() => console.log(`with a ticket:     ${tickets.addToUrl(url)}`));
-  }
-  await untilStopped([front, gateway], [upstream.server]);
-  Deno.exit(0); // the terminal is still being read
-});
+    const url = `${httpUrl(front.addr)}/`;
+    const tickets = new TicketClient(ticketKey);
+    console.log(`as a stranger:     ${url}`);
+    console.log(`with a ticket:     ${tickets.addToUrl(url)}`);
+    if (Deno.stdin.isTerminal()) {
+      console.log("Enter prints another link, Ctrl-C ends.");
+      printLinks(() => console.log(`with a ticket:     ${tickets.addToUrl(url)}`));
+    }
+    await untilStopped([front, gateway], [upstream.server]);
+    Deno.exit(0); // the terminal is still being read
+  },
+);
 
 async function printLinks(print: () => void): Promise<void> {
   for await (const _line of Deno.stdin.readable) print();

@@ -32,7 +32,7 @@ function echo(request: Request): Response {
   });
 }
 
-await main({ help, options: { mode: "static", root: ".", port: "9000" } }, async (args) => {
+await main({ help, stays: true, options: { mode: "static", root: ".", port: "9000" } }, async (args) => {
   const mode = args.oneOf("--mode", ["static", "echo"]);
   const port = args.port("--port");
   const root = args.text("--root");

@@ -25,7 +25,7 @@ Usage: deno run -N examples/gateway_server.ts HOST PORT
 For a gateway with a configuration file see start_from_config.ts, or "deno task gateway".
 Exit status: 0 stopped, 1 failed (the port is taken), 2 bad arguments.`;
 
-await main({ help, positional: ["HOST", "PORT"] }, async (args) => {
+await main({ help, stays: true, positional: ["HOST", "PORT"] }, async (args) => {
   const listen = { hostname: args.text("HOST"), port: args.port("PORT") };
   // The library says nothing until the application decides what becomes of it.
   await configure({
@@ -42,7 +42,7 @@ await main({ help, positional: ["HOST", "PORT"] }, async (args) => {
     upstream,
     admission: {
       verifier: { keys: [ticketKey] },
-      session: { keys: [crypto.getRandomValues(new Uint8Array(32))], secure: false },
+      session: { keys: [crypto.getRandomValues(new Uint8Array(32))] },
     },
     decoy: () => new Response("Not Found\n", { status: 404 }),
     limits: { bodyBytes: 64 * 1024 ** 2, concurrentRequests: 256, responseTimeoutMs: 10_000 },

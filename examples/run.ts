@@ -22,7 +22,7 @@ Usage: deno run -N examples/run.ts [--port 8080]
 
 Exit status: 0 stopped, 1 failed (the port is taken), 2 bad arguments.`;
 
-await main({ help, options: { port: "8080" } }, async (args) => {
+await main({ help, stays: true, options: { port: "8080" } }, async (args) => {
   const port = args.port("--port");
 
   // The far end of the tunnel. Over TCP here, so that there is something to look at with tcpdump.

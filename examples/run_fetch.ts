@@ -35,7 +35,7 @@ function app(request: Request): Response {
   return new Response("404 Not Found\n", { status: 404 });
 }
 
-await main({ help, options: { port: "8081" } }, async (args) => {
+await main({ help, stays: true, options: { port: "8081" } }, async (args) => {
   const port = args.port("--port");
   const upstream = serve(app);
   const gateway = createGateway({ upstream: { ...upstream.addr, publicKey: upstream.publicKey } });

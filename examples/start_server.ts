@@ -36,7 +36,10 @@ const positional = {
   gateway: ["LISTEN_HOST", "LISTEN_PORT", "UP_HOST", "UP_PORT", "COOKIE_NAME", "KEY_ID_HEX"],
 };
 
-await main({ help, positional }, (args) => args.word === "echo" ? startEcho(args) : startGateway(args));
+await main(
+  { help, stays: true, positional },
+  (args) => args.word === "echo" ? startEcho(args) : startGateway(args),
+);
 
 async function startEcho(args: Arguments): Promise<void> {
   const server = serveStreams(echo(), { hostname: args.text("HOST"), port: args.port("PORT") });
@@ -57,10 +60,12 @@ async function startGateway(args: Arguments): Promise<void> {
     admission: {
       verifier: { keys: [ticketKey] },
       policy: new TicketPolicy({ cookie }),
-      // Without TLS in front, browsers refuse cookies that say they are secure.
-      session: { keys: [crypto.getRandomValues(new Uint8Array(32))], secure: false },
+      session: { keys: [crypto.getRandomValues(new Uint8Array(32))] },
     },
-    decoy: () => new Response("<!doctype html><title>Welcome</title><h1>It works!</h1>\n", { headers: HTML }),
+    decoy: () =>
+      new Response("<!doctype html><title>Welcome</title><h1>It works!</h1>\n", {
+        headers: { "content-type": "text/html; charset=utf-8" },
+      }),
   });
   const front = denoFront(gateway.handler, listen);
 
@@ -70,5 +75,3 @@ async function startGateway(args: Arguments): Promise<void> {
   console.log(`ticket_key_id=${toHex(ticketKey.keyId)}`);
   await untilStopped([front, gateway], [upstream]);
 }
-
-const HTML = { "content-type": "text/html; charset=utf-8" };

@@ -23,7 +23,7 @@ Usage: deno run -N --allow-read=ROOT examples/static_upstream.ts HOST PORT ROOT
 
 Exit status: 0 stopped, 1 failed (the port is taken, no such directory), 2 bad arguments.`;
 
-await main({ help, positional: ["HOST", "PORT", "ROOT"] }, async (args) => {
+await main({ help, stays: true, positional: ["HOST", "PORT", "ROOT"] }, async (args) => {
   const [hostname, port, root] = [args.text("HOST"), args.port("PORT"), args.text("ROOT")];
   await requireFolder(root);
   const server = serve(staticFiles(root), { hostname, port });
