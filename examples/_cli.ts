@@ -19,7 +19,7 @@ export interface Command {
   readonly positional?: readonly string[] | Readonly<Record<string, readonly string[]>>;
   /** Options with a value, and what they are when not given. @default {{}} */
   readonly options?: Readonly<Record<string, string | undefined>>;
-  /** Whether it goes on until Ctrl-C or SIGTERM, and calls {@linkcode untilStopped}. @default {false} */
+  /** Whether it ends by {@linkcode untilStopped}: a Ctrl-C that comes before is kept for it. @default {false} */
   readonly stays?: boolean;
 }
 
@@ -127,6 +127,14 @@ const SIGNALS: readonly Deno.Signal[] = Deno.build.os === "windows" ? ["SIGINT"]
 const stop: PromiseWithResolvers<void> = Promise.withResolvers();
 let signals = 0;
 
+let listening = false;
+
+function listenForStop(): void {
+  if (listening) return;
+  listening = true;
+  for (const signal of SIGNALS) Deno.addSignalListener(signal, onSignal);
+}
+
 /** The second Ctrl-C ends the process there and then. */
 function onSignal(): void {
   if (signals++ > 0) Deno.exit(130);
@@ -138,6 +146,7 @@ function onSignal(): void {
  * it. What still runs gets three seconds a stage.
  */
 export async function untilStopped(...stages: readonly (readonly Stoppable[])[]): Promise<void> {
+  listenForStop();
   await stop.promise;
   console.error("stopping; Ctrl-C again to stop at once");
   // A client that will not let go must not hold the process.
