@@ -32,10 +32,17 @@ export type {
   ControlStreamReceiver,
   ControlStreamServerContext,
 } from "./control.ts";
+export {
+  conformance,
+  type ConformanceCarrier,
+  type ConformanceCase,
+  type ConformanceOptions,
+} from "./conformance.ts";
 export { ioDuplex, type IoDuplexOptions } from "./duplex.ts";
 export * from "./http/mod.ts";
 export type { DuplexListener } from "./listener.ts";
 export { type MemoryDuplexOptions, memoryDuplexPair } from "./memory.ts";
+export { dialQuic, type DialQuicOptions, listenQuic, type ListenQuicOptions, quicSupported } from "./quic.ts";
 export { type FetchApp, httpStreams, serve, type ServeOptions } from "./serve.ts";
 export {
   acceptDuplex,
@@ -55,3 +62,13 @@ export {
 } from "./tls.ts";
 export { connDuplex, dialTcp, type DialTcpOptions, listenTcp, type TcpAddress } from "./tcp.ts";
 export * from "./upstream/mod.ts";
+export {
+  dialWebSocket,
+  type DialWebSocketOptions,
+  MAX_MESSAGE_LENGTH,
+  webSocketDuplex,
+  type WebSocketDuplexOptions,
+  type WebSocketLike,
+  WebSocketListener,
+  type WebSocketListenerOptions,
+} from "./websocket.ts";

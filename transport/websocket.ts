@@ -1,0 +1,476 @@
+/**
+ * WebSocket: HTX as binary messages of a WebSocket, the form that passes through web servers and browsers. Where one
+ * message ends and the next begins means nothing.
+ *
+ * A `WebSocket` has two weaknesses as a carrier, and both are bounded here. It tells nobody when there is room to
+ * send: writes poll `bufferedAmount`. And it cannot be made to wait: what the peer sends beyond the credit it was given
+ * ends the duplex. It has no half-close either: `closeWrite` ends it once all is sent, which HTX allows (§3: "EOF in
+ * one direction of the duplex ends both").
+ *
+ * This module is browser compatible, save for {@linkcode WebSocketListener.upgrade}.
+ *
+ * @module
+ */
+
+import { type ByteIo, type Duplex, type DuplexAddr, HtxError } from "../core/mod.ts";
+import { ioDuplex } from "./duplex.ts";
+import type { DuplexListener } from "./listener.ts";
+
+/** The largest message taken and sent, in bytes. */
+export const MAX_MESSAGE_LENGTH: number = 1024 ** 2;
+/** What may wait beyond the credit given: control frames. */
+const CONTROL_ALLOWANCE = 65_536;
+/** Bytes of a message that is sent. */
+const SEND_LENGTH = 131_072;
+/** Bytes that may wait in the socket before a write waits. */
+const DEFAULT_SEND_BUFFER = 524_288;
+const DEFAULT_WRITE_TIMEOUT_MS = 60_000;
+const DEFAULT_CONNECT_TIMEOUT_MS = 10_000;
+/** How long the closing handshake may take before the end is taken for granted. */
+const CLOSE_TIMEOUT_MS = 1_000;
+/** The longest pause between two looks at `bufferedAmount`. */
+const MAX_POLL_MS = 32;
+const DEFAULT_BACKLOG = 256;
+
+/** Codes of our own (RFC 6455 §7.4.2 leaves 4000 to 4999 to us): the API refuses 1003 and 1009. */
+const CLOSE_NORMAL = 1000;
+const CLOSE_TEXT = 4003;
+const CLOSE_TOO_LARGE = 4009;
+
+/** What is used of a `WebSocket`: the standard one, or another implementation of it. */
+export interface WebSocketLike extends EventTarget {
+  /** How messages arrive. */
+  binaryType: BinaryType;
+  /** 0 connecting, 1 open, 2 closing, 3 closed. */
+  readonly readyState: number;
+  /** Bytes not yet handed to the network. */
+  readonly bufferedAmount: number;
+  /** Sends a message; the bytes may be reused at once. */
+  send(data: Uint8Array<ArrayBuffer>): void;
+  /** Starts the closing handshake. */
+  close(code?: number, reason?: string): void;
+}
+
+/** Options of {@linkcode webSocketDuplex}. */
+export interface WebSocketDuplexOptions {
+  /** Where the peer stands. */
+  remoteAddr?: DuplexAddr | undefined;
+  /** Where this side stands. */
+  localAddr?: DuplexAddr | undefined;
+  /** Bytes that may wait in the socket before a write waits. @default {524288} */
+  sendBuffer?: number | undefined;
+  /** How long a write may make no progress, in ms. @default {60000} */
+  writeTimeoutMs?: number | undefined;
+}
+
+/**
+ * A duplex over a `WebSocket`, open or about to be. It must not have received anything yet: call this in the same
+ * turn in which the socket was made.
+ *
+ * A text message, one above 1 MiB, or more than the credit given and 64 KiB waiting to be read, ends it.
+ *
+ * @example The server's end of an upgraded request
+ * ```ts ignore
+ * import { webSocketDuplex } from "@betanet/htx/transport";
+ *
+ * Deno.serve((request, info) => {
+ *   const { socket, response } = Deno.upgradeWebSocket(request);
+ *   server.accept(webSocketDuplex(socket));
+ *   return response;
+ * });
+ * ```
+ */
+export function webSocketDuplex(socket: WebSocketLike, options: WebSocketDuplexOptions = {}): Duplex {
+  const io = new WebSocketIo(socket, options);
+  const duplex = ioDuplex(io, {
+    covert: true,
+    localAddr: options.localAddr,
+    remoteAddr: options.remoteAddr,
+  });
+  duplex.limitReceive = (credit) => io.limitReceive(credit);
+  return duplex;
+}
+
+class WebSocketIo implements ByteIo {
+  readonly #socket: WebSocketLike;
+  readonly #sendBuffer: number;
+  readonly #writeTimeoutMs: number;
+  /** Before a session says what it allows: one message of the largest size. */
+  #credit: () => number = () => MAX_MESSAGE_LENGTH;
+  #chunks: Uint8Array[] = [];
+  #waiting = 0;
+  #ended = false;
+  #error: unknown;
+  #reader: (() => void) | undefined;
+  readonly #opened: PromiseWithResolvers<void> = Promise.withResolvers();
+  readonly #closed: PromiseWithResolvers<void> = Promise.withResolvers();
+  #closing: Promise<void> | undefined;
+
+  constructor(socket: WebSocketLike, options: WebSocketDuplexOptions) {
+    this.#socket = socket;
+    this.#sendBuffer = options.sendBuffer ?? DEFAULT_SEND_BUFFER;
+    this.#writeTimeoutMs = options.writeTimeoutMs ?? DEFAULT_WRITE_TIMEOUT_MS;
+    socket.binaryType = "arraybuffer";
+    this.#opened.promise.catch(() => {}); // told by the write that waits for it
+    if (socket.readyState === OPEN) this.#opened.resolve();
+    socket.addEventListener("open", () => this.#opened.resolve(), { once: true });
+    socket.addEventListener("message", (event) => this.#onMessage(event));
+    socket.addEventListener("error", (event) => {
+      const message = "message" in event && typeof event.message === "string" ? event.message : "";
+      this.#fail(new DOMException(message || "the WebSocket failed", "NetworkError"));
+    });
+    socket.addEventListener("close", (event) => this.#onClose(event), { once: true });
+    if (socket.readyState === CLOSED) this.#onClose(undefined);
+  }
+
+  limitReceive(credit: () => number): void {
+    this.#credit = credit;
+    this.#checkWaiting();
+  }
+
+  async read(into: Uint8Array): Promise<number | null> {
+    while (this.#waiting === 0) {
+      if (this.#error !== undefined) throw this.#error;
+      if (this.#ended) return null;
+      await new Promise<void>((resolve) => this.#reader = resolve);
+    }
+    let at = 0;
+    while (at < into.length && this.#chunks.length > 0) {
+      const chunk = this.#chunks[0]!;
+      const part = chunk.subarray(0, into.length - at);
+      into.set(part, at);
+      at += part.length;
+      if (part.length === chunk.length) this.#chunks.shift();
+      else this.#chunks[0] = chunk.subarray(part.length);
+    }
+    this.#waiting -= at;
+    return at;
+  }
+
+  async write(data: Uint8Array): Promise<void> {
+    if (this.#socket.readyState === CONNECTING) await this.#opened.promise;
+    for (let at = 0; at < data.length; at += SEND_LENGTH) {
+      if (this.#error !== undefined) throw this.#error;
+      if (this.#socket.readyState !== OPEN) {
+        throw new DOMException("the WebSocket is closed", "InvalidStateError");
+      }
+      const part = data.subarray(at, at + SEND_LENGTH);
+      this.#socket.send(onOwnBuffer(part) ? part : part.slice());
+      if (this.#socket.bufferedAmount > this.#sendBuffer) await this.#drain(this.#sendBuffer);
+    }
+  }
+
+  closeWrite(): Promise<void> {
+    return this.#closing ??= this.#closeOrderly();
+  }
+
+  close(): void {
+    this.#chunks = [];
+    this.#waiting = 0;
+    this.#error ??= new HtxError("CLOSED", "Cannot use WebSocket: the duplex was closed");
+    this.#end();
+    closeSocket(this.#socket);
+  }
+
+  async #closeOrderly(): Promise<void> {
+    if (this.#socket.readyState === CONNECTING) await this.#opened.promise;
+    await this.#drain(0);
+    closeSocket(this.#socket, CLOSE_NORMAL);
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const late = new Promise<void>((resolve) => timer = setTimeout(resolve, CLOSE_TIMEOUT_MS));
+    await Promise.race([this.#closed.promise, late]);
+    clearTimeout(timer);
+    this.#ended = true;
+    this.#wake();
+  }
+
+  /** Waits until at most `limit` bytes wait in the socket: there is no event for it, so it looks again and again. */
+  async #drain(limit: number): Promise<void> {
+    let pause = 1;
+    let least = Infinity;
+    for (let idle = 0; this.#socket.bufferedAmount > limit;) {
+      if (this.#error !== undefined) throw this.#error;
+      if (this.#socket.readyState !== OPEN) return;
+      const { bufferedAmount } = this.#socket;
+      if (bufferedAmount < least) {
+        least = bufferedAmount;
+        idle = 0;
+        pause = 1;
+      } else {
+        pause = Math.min(pause * 2, MAX_POLL_MS);
+      }
+      if (idle >= this.#writeTimeoutMs) {
+        const error = new HtxError(
+          "TIMEOUT",
+          `Cannot write: the peer took nothing for ${this.#writeTimeoutMs} ms`,
+        );
+        this.#fail(error);
+        throw error;
+      }
+      await Promise.race([
+        this.#closed.promise,
+        new Promise<void>((resolve) => {
+          const timer = setTimeout(resolve, pause);
+          this.#closed.promise.then(() => clearTimeout(timer));
+        }),
+      ]);
+      idle += pause;
+    }
+  }
+
+  #onMessage(event: Event): void {
+    if (this.#ended || this.#error !== undefined) return;
+    const data: unknown = "data" in event ? event.data : undefined;
+    if (!(data instanceof ArrayBuffer)) {
+      const error = new HtxError("MALFORMED", "Cannot read from WebSocket: a message is text", {
+        field: "message",
+      });
+      return this.#fail(error, CLOSE_TEXT);
+    }
+    if (data.byteLength > MAX_MESSAGE_LENGTH) {
+      const error = new HtxError(
+        "MALFORMED",
+        `Cannot read from WebSocket: a message of ${data.byteLength} bytes is above ${MAX_MESSAGE_LENGTH}`,
+        { field: "message" },
+      );
+      return this.#fail(error, CLOSE_TOO_LARGE);
+    }
+    if (data.byteLength === 0) return;
+    this.#chunks.push(new Uint8Array(data));
+    this.#waiting += data.byteLength;
+    this.#checkWaiting();
+    this.#wake();
+  }
+
+  #checkWaiting(): void {
+    if (this.#waiting <= CONTROL_ALLOWANCE || this.#error !== undefined) return;
+    const bound = this.#credit() + CONTROL_ALLOWANCE;
+    if (this.#waiting <= bound) return;
+    const error = new HtxError(
+      "FLOW_CONTROL_ERROR",
+      `Cannot read from WebSocket: ${this.#waiting} bytes wait where the peer had credit for ${bound}`,
+    );
+    this.#chunks = [];
+    this.#waiting = 0;
+    this.#fail(error, CLOSE_TOO_LARGE);
+  }
+
+  #onClose(event: Event | undefined): void {
+    const clean = event !== undefined && "wasClean" in event && event.wasClean === true;
+    // Without the closing handshake the end is a broken connection; who has ended this side himself does not mind.
+    if (!clean && this.#closing === undefined) {
+      this.#error ??= new DOMException("the WebSocket ended without a closing handshake", "NetworkError");
+    }
+    this.#end();
+    this.#closed.resolve();
+  }
+
+  #fail(error: unknown, code?: number): void {
+    this.#error ??= error;
+    this.#end();
+    closeSocket(this.#socket, code);
+  }
+
+  #end(): void {
+    this.#ended = true;
+    this.#opened.reject(this.#error ?? new DOMException("the WebSocket is closed", "InvalidStateError"));
+    this.#wake();
+  }
+
+  #wake(): void {
+    const reader = this.#reader;
+    this.#reader = undefined;
+    reader?.();
+  }
+}
+
+const CONNECTING = 0;
+const OPEN = 1;
+const CLOSED = 3;
+
+function closeSocket(socket: WebSocketLike, code?: number): void {
+  try {
+    socket.close(code);
+  } catch {
+    // A server's socket that is not open yet refuses; its upgrade then fails by itself.
+  }
+}
+
+function onOwnBuffer(bytes: Uint8Array): bytes is Uint8Array<ArrayBuffer> {
+  return bytes.buffer instanceof ArrayBuffer;
+}
+
+/** Options of {@linkcode dialWebSocket}. */
+export interface DialWebSocketOptions extends WebSocketDuplexOptions {
+  /** Subprotocols offered. @default {none} */
+  protocols?: string | string[] | undefined;
+  /** Fields of the request, such as a cookie with a ticket: only where the runtime lets them be set (Deno). */
+  headers?: HeadersInit | undefined;
+  /** For other roots or a proxy (Deno): of `Deno.createHttpClient`. */
+  client?: Deno.HttpClient | undefined;
+  /** How long connecting may take, in ms. @default {10000} */
+  timeoutMs?: number | undefined;
+  /** Another implementation of `WebSocket`, for runtimes that have none. @default {the global one} */
+  WebSocket?: (new (url: string | URL, protocols?: string | string[]) => WebSocketLike) | undefined;
+  /** Gives up. */
+  signal?: AbortSignal | undefined;
+}
+
+/**
+ * Opens a WebSocket and gives a duplex over it. A ticket in its URL or cookie belongs on `wss:` alone.
+ *
+ * @example HTX behind a web server
+ * ```ts ignore
+ * import { connect, dialWebSocket } from "@betanet/htx/transport";
+ *
+ * const client = await connect(({ signal }) => dialWebSocket("wss://front.example/chat", { signal }), { remoteStatic });
+ * ```
+ *
+ * @throws {HtxError} `CONNECT_FAILED` where it does not open; `UNSUPPORTED` where there is no `WebSocket`
+ * @throws the signal's reason
+ */
+export async function dialWebSocket(url: string | URL, options: DialWebSocketOptions = {}): Promise<Duplex> {
+  const { protocols, headers, client, signal, timeoutMs = DEFAULT_CONNECT_TIMEOUT_MS } = options;
+  const Socket: DialWebSocketOptions["WebSocket"] = options.WebSocket ?? globalThis.WebSocket;
+  if (Socket === undefined) {
+    throw new HtxError(
+      "UNSUPPORTED",
+      "Cannot open WebSocket: this runtime has none; pass one as the option WebSocket",
+    );
+  }
+  signal?.throwIfAborted();
+  const special = headers !== undefined || client !== undefined;
+  const init = {
+    ...(protocols !== undefined && { protocols }),
+    ...(headers !== undefined && { headers }),
+    ...(client !== undefined && { client }),
+  };
+  // Fields and clients are an addition of the runtime's, which the standard's types do not know.
+  const socket: WebSocketLike = special ? Reflect.construct(Socket, [url, init]) : new Socket(url, protocols);
+  const where = new URL(url);
+  const duplex = webSocketDuplex(socket, {
+    remoteAddr: {
+      transport: "websocket",
+      hostname: where.hostname.replace(/^\[|\]$/g, ""),
+      port: Number(where.port || (where.protocol === "wss:" || where.protocol === "https:" ? 443 : 80)),
+    },
+    ...options,
+  });
+  const opened = Promise.withResolvers<void>();
+  // The URL may hold a ticket in its query: neither it nor its query stands in a message.
+  const fail = (why: string) =>
+    opened.reject(new HtxError("CONNECT_FAILED", `Cannot open WebSocket to ${where.host}: ${why}`));
+  const onError = (event: Event) => {
+    fail("message" in event && typeof event.message === "string" ? event.message : "it failed");
+  };
+  const onClose = () => fail("it was closed");
+  const onOpen = () => opened.resolve();
+  const onAbort = () => opened.reject(signal?.reason);
+  const timer = setTimeout(() => fail(`no answer within ${timeoutMs} ms`), timeoutMs);
+  socket.addEventListener("open", onOpen);
+  socket.addEventListener("error", onError);
+  socket.addEventListener("close", onClose);
+  signal?.addEventListener("abort", onAbort, { once: true });
+  try {
+    await opened.promise;
+    return duplex;
+  } catch (error) {
+    duplex.close?.();
+    throw error;
+  } finally {
+    clearTimeout(timer);
+    socket.removeEventListener("open", onOpen);
+    socket.removeEventListener("error", onError);
+    socket.removeEventListener("close", onClose);
+    signal?.removeEventListener("abort", onAbort);
+  }
+}
+
+/** Options of {@linkcode WebSocketListener}. */
+export interface WebSocketListenerOptions extends Omit<WebSocketDuplexOptions, "remoteAddr"> {
+  /** Sockets that may wait to be accepted; past it new ones are closed. @default {256} */
+  backlog?: number | undefined;
+}
+
+/**
+ * A listener whose sockets come from elsewhere: whoever answers the upgrade requests, be it a decoy site's server or
+ * a gateway, pushes them in.
+ *
+ * @example A web site with HTX at one of its paths
+ * ```ts ignore
+ * import { serve, WebSocketListener } from "@betanet/htx/transport";
+ *
+ * const listener = new WebSocketListener();
+ * const server = serve(app, { listeners: [listener] });
+ * Deno.serve((request, info) =>
+ *   new URL(request.url).pathname === "/chat" && request.headers.get("upgrade") === "websocket"
+ *     ? listener.upgrade(request, info)
+ *     : site(request)
+ * );
+ * ```
+ */
+export class WebSocketListener implements DuplexListener {
+  /** Where it listens, as far as it was told. */
+  readonly addr: DuplexAddr;
+  readonly #options: WebSocketListenerOptions;
+  readonly #backlog: number;
+  readonly #queue: Duplex[] = [];
+  readonly #waiters: ((duplex: Duplex | undefined) => void)[] = [];
+  #closed = false;
+
+  /** Makes an empty one. */
+  constructor(options: WebSocketListenerOptions = {}) {
+    this.#options = options;
+    this.#backlog = options.backlog ?? DEFAULT_BACKLOG;
+    this.addr = { transport: "websocket", ...options.localAddr };
+  }
+
+  /**
+   * Takes a socket, in the same turn in which it was made. `false`: too many wait or the listener was closed, and so
+   * is the socket.
+   */
+  push(socket: WebSocketLike, options: Pick<WebSocketDuplexOptions, "remoteAddr"> = {}): boolean {
+    const duplex = webSocketDuplex(socket, { ...this.#options, ...options });
+    if (this.#closed || this.#queue.length >= this.#backlog) {
+      // A server's socket cannot be closed before it is open.
+      if (socket.readyState === CONNECTING) {
+        socket.addEventListener("open", () => duplex.close?.(), { once: true });
+      } else duplex.close?.();
+      return false;
+    }
+    const waiter = this.#waiters.shift();
+    if (waiter !== undefined) waiter(duplex);
+    else this.#queue.push(duplex);
+    return true;
+  }
+
+  /**
+   * Answers an upgrade request of `Deno.serve` and takes its socket.
+   *
+   * @throws {TypeError} when the request does not ask for a WebSocket
+   */
+  upgrade(request: Request, info?: { readonly remoteAddr: Deno.Addr }): Response {
+    const peer = info?.remoteAddr; // gone once the request is upgraded
+    const { socket, response } = Deno.upgradeWebSocket(request);
+    const remoteAddr: DuplexAddr = {
+      transport: "websocket",
+      ...(peer !== undefined && "hostname" in peer && { hostname: peer.hostname, port: peer.port }),
+    };
+    this.push(socket, { remoteAddr });
+    return response;
+  }
+
+  /** The next one; `undefined` once closed. */
+  accept(): Promise<Duplex | undefined> {
+    const duplex = this.#queue.shift();
+    if (duplex !== undefined || this.#closed) return Promise.resolve(duplex);
+    return new Promise((resolve) => this.#waiters.push(resolve));
+  }
+
+  /** Takes no more, and closes those that nobody accepted. Idempotent. */
+  close(): void {
+    this.#closed = true;
+    for (const duplex of this.#queue.splice(0)) duplex.close?.();
+    for (const waiter of this.#waiters.splice(0)) waiter(undefined);
+  }
+}
