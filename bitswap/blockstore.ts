@@ -10,11 +10,12 @@
  * @module
  */
 
-import type { Blockstore, InputPair, Pair } from "interface-blockstore";
+import type * as Ecosystem from "interface-blockstore";
+import { CID as MultiformatsCid } from "multiformats/cid";
 import {
   blockKey,
   blockLength,
-  CID,
+  type CID,
   cidOf,
   isTrustedCid,
   joinBlock,
@@ -25,7 +26,12 @@ import {
 import { HtxError } from "./_core.ts";
 import { MAX_BLOCK_LENGTH } from "./message.ts";
 
-export type { Blockstore, InputPair, Pair };
+/** The blockstore of the ecosystem's `interface-blockstore`: whatever implements it plugs in. */
+export type Blockstore = Ecosystem.Blockstore;
+/** A CID and the block to store under it. */
+export type InputPair = Ecosystem.InputPair;
+/** A CID and the bytes stored under it. */
+export type Pair = Ecosystem.Pair;
 
 /** What the calls of a store take last. */
 export interface BlockstoreCallOptions {
@@ -438,7 +444,7 @@ export class VerifiedBlockstore implements Blockstore {
   async *getAll(options: BlockstoreCallOptions = {}): AsyncGenerator<Pair> {
     for await (const { cid } of this.#inner.getAll(options)) {
       // Stores that keep multihashes make up the rest of the CID; raw is what holds for any block.
-      const raw = toRawCid(CID.asCID(cid) ?? cid);
+      const raw = toRawCid(MultiformatsCid.asCID(cid) ?? cid);
       yield { cid: raw, bytes: this.get(raw, options) };
     }
   }

@@ -14,11 +14,12 @@
 import { base16 } from "multiformats/bases/base16";
 import { base36 } from "multiformats/bases/base36";
 import { base58btc } from "multiformats/bases/base58";
-import { CID } from "multiformats/cid";
+import { CID as MultiformatsCid } from "multiformats/cid";
 import { create as createDigest, type Digest } from "multiformats/hashes/digest";
 import { type Bytes, fromHex, HtxError, selectCrypto, timingSafeEqual, toHex } from "./_core.ts";
 
-export { CID };
+/** A content identifier, as `multiformats` has it: {@linkcode parseCid} and {@linkcode cidOf} make them. */
+export type CID = MultiformatsCid;
 
 /** Multicodec of raw bytes. */
 export const RAW_CODEC = 0x55;
@@ -55,7 +56,7 @@ const MAX_CID_TEXT = 512;
  * ```
  */
 export function cidOf(data: BlockData, codec: number = RAW_CODEC): CID {
-  return CID.createV1(codec, sha256Multihash(sha256Of(data)));
+  return MultiformatsCid.createV1(codec, sha256Multihash(sha256Of(data)));
 }
 
 /** SHA-256 of a block, whole or in pieces, by the fastest implementation that this runtime has. */
@@ -84,12 +85,12 @@ export function sha256Multihash(digest: Uint8Array): Digest<typeof SHA2_256_CODE
  */
 export function parseCid(source: string | Uint8Array): CID {
   try {
-    if (typeof source !== "string") return canonical(source, CID.decode(source));
+    if (typeof source !== "string") return canonical(source, MultiformatsCid.decode(source));
     if (source.length > MAX_CID_TEXT) {
       throw new RangeError(`length is ${source.length}, limit is ${MAX_CID_TEXT}`);
     }
     if (MULTIHASH_HEX.test(source)) {
-      return CID.createV1(RAW_CODEC, sha256Multihash(fromHex(source.toLowerCase()).subarray(2)));
+      return MultiformatsCid.createV1(RAW_CODEC, sha256Multihash(fromHex(source.toLowerCase()).subarray(2)));
     }
     return parseText(source);
   } catch (cause) {
@@ -98,10 +99,12 @@ export function parseCid(source: string | Uint8Array): CID {
 }
 
 function parseText(text: string): CID {
-  const cid = text.startsWith(base16.prefix) ? CID.parse(text, base16) : CID.parse(text);
-  canonical(cid.bytes, CID.decode(cid.bytes));
+  const cid = text.startsWith(base16.prefix)
+    ? MultiformatsCid.parse(text, base16)
+    : MultiformatsCid.parse(text);
+  canonical(cid.bytes, MultiformatsCid.decode(cid.bytes));
   // CID.parse remembers the text it was given: only a fresh object spells it anew.
-  const fresh = CID.decode(cid.bytes);
+  const fresh = MultiformatsCid.decode(cid.bytes);
   if (spell(fresh, text[0]) !== text) throw new TypeError("not the canonical spelling");
   return cid;
 }
@@ -121,7 +124,11 @@ function spell(cid: CID, prefix: string | undefined): string {
 }
 
 function canonical(source: Uint8Array, cid: CID): CID {
-  const again = CID.create(cid.version, cid.code, createDigest(cid.multihash.code, cid.multihash.digest));
+  const again = MultiformatsCid.create(
+    cid.version,
+    cid.code,
+    createDigest(cid.multihash.code, cid.multihash.digest),
+  );
   if (!timingSafeEqual(source, again.bytes)) throw new TypeError("not the canonical form");
   if (cid.multihash.code === SHA2_256_CODE && cid.multihash.size > SHA2_256_LENGTH) {
     throw new RangeError(`sha2-256 digest is ${cid.multihash.size} bytes, limit is ${SHA2_256_LENGTH}`);
@@ -136,7 +143,9 @@ export function multihashHex(cid: CID): string {
 
 /** The same block's CID with codec raw: what a block is called when only its bytes matter. */
 export function toRawCid(cid: CID): CID {
-  return cid.version === 1 && cid.code === RAW_CODEC ? cid : CID.createV1(RAW_CODEC, cid.multihash);
+  return cid.version === 1 && cid.code === RAW_CODEC
+    ? cid
+    : MultiformatsCid.createV1(RAW_CODEC, cid.multihash);
 }
 
 /**

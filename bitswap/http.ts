@@ -11,11 +11,12 @@
  * @module
  */
 
+import { CID as MultiformatsCid } from "multiformats/cid";
 import { fileSize, readNode, type UnixFsNode, walkFile } from "./_unixfs.ts";
 import { BlockNotFoundError, type Blockstore, isNotFound, VerifiedBlockstore } from "./blockstore.ts";
 import {
   blockKey,
-  CID,
+  type CID,
   DAG_PB_CODEC,
   IDENTITY_CODE,
   isTrustedCid,
@@ -535,7 +536,7 @@ async function cborLinks(bytes: Uint8Array): Promise<CID[]> {
       42: (content) => {
         const link: unknown = content();
         if (!(link instanceof Uint8Array) || link[0] !== 0) throw new TypeError("tag 42 holds no CID");
-        const cid = CID.decode(link.subarray(1));
+        const cid = MultiformatsCid.decode(link.subarray(1));
         links.push(cid);
         return cid;
       },

@@ -1,8 +1,9 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
+import { CID as MultiformatsCid } from "multiformats/cid";
 import { CarReader } from "@ipld/car/reader";
 import { utf8 } from "./_core.ts";
 import { type Blockstore, MemoryBlockstore, VerifiedBlockstore } from "./blockstore.ts";
-import { CID, cidOf, multihashHex, parseCid } from "./cid.ts";
+import { type CID, cidOf, multihashHex, parseCid } from "./cid.ts";
 import { addFile } from "./files.ts";
 import { CAR_MEDIA_TYPE, type FetchHandler, httpGateway, RAW_MEDIA_TYPE } from "./http.ts";
 import { testBlocks } from "./_testing.ts";
@@ -308,7 +309,7 @@ Deno.test("a CAR walks dag-cbor, and breaks off where a block is missing", async
   const bytes = encode({ a: link(HELLO_CID) }, {
     typeEncoders: {
       Object: (value: unknown) =>
-        typeof value === "object" && value !== null && "cid" in value && value.cid instanceof CID
+        typeof value === "object" && value !== null && "cid" in value && value.cid instanceof MultiformatsCid
           ? [new Token(Type.tag, 42), new Token(Type.bytes, new Uint8Array([0, ...value.cid.bytes]))]
           : null,
     },

@@ -17,7 +17,7 @@
 
 import { BinaryReader, BinaryWriter, WireType } from "@bufbuild/protobuf/wire";
 import { blockLength, joinBlock } from "./cid.ts";
-import { type Bytes, HtxError } from "./_core.ts";
+import { HtxError } from "./_core.ts";
 
 /** Longest message taken or sent, in bytes (HTX 1.1 §7). */
 export const MAX_MESSAGE_LENGTH: number = 4 * 1024 * 1024;
@@ -41,7 +41,7 @@ export interface WantlistEntry {
   readonly priority?: number;
   /** Takes the want back. @default {false} */
   readonly cancel?: boolean;
-  /** @default {"block"} */
+  /** What is asked for. @default {"block"} */
   readonly wantType?: WantType;
   /** Asks for a presence `dont-have` instead of silence. @default {false} */
   readonly sendDontHave?: boolean;
@@ -121,7 +121,10 @@ const DONT_HAVE = 1;
  *
  * @throws {RangeError} when the message is longer than `limit`
  */
-export function encodeMessage(message: BitswapMessageInit, limit: number = MAX_MESSAGE_LENGTH): Bytes {
+export function encodeMessage(
+  message: BitswapMessageInit,
+  limit: number = MAX_MESSAGE_LENGTH,
+): Uint8Array<ArrayBuffer> {
   const pieces = encodePieces(message);
   checkLength(blockLength(pieces), limit);
   const out = joinBlock(pieces);
@@ -474,7 +477,7 @@ export class MessageDeframer {
   #length = 0;
   #lengthBytes = 0;
 
-  /** @param limit longest message taken, in bytes */
+  /** Begins with nothing read; `limit` is the longest message taken, in bytes. */
   constructor(limit: number = MAX_MESSAGE_LENGTH) {
     this.#limit = limit;
   }

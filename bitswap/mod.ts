@@ -38,7 +38,7 @@ export {
 export {
   type BlockData,
   blockKey,
-  CID,
+  type CID,
   cidOf,
   DAG_PB_CODEC,
   isTrustedCid,

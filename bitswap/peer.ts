@@ -9,10 +9,19 @@
  * @module
  */
 
-import { type CloseCodeName, concat, fromUtf8, HtxError, utf8 } from "./_core.ts";
+import { concat, fromUtf8, HtxError, utf8 } from "./_core.ts";
 
 /** Protocol id that each stream begins with, after its length in one byte (HTX 1.1 §7). */
 export const BITSWAP_PROTOCOL = "/betanet/bitswap/2.2.0";
+
+/** Why a stream is reset: those codes of HTX 1.1 §3 that the exchange uses. */
+export type BitswapResetCode =
+  | "CANCELLED"
+  | "EXCESSIVE_LOAD"
+  | "INTERNAL_ERROR"
+  | "PROTOCOL_ERROR"
+  | "REFUSED"
+  | "TIMEOUT";
 
 /** One stream between a requester and a server. */
 export interface BitswapStream {
@@ -23,7 +32,7 @@ export interface BitswapStream {
   /** Ends this side's direction. */
   closeWrite(): Promise<void>;
   /** Ends both directions at once. */
-  reset(code?: CloseCodeName): void;
+  reset(code?: BitswapResetCode): void;
 }
 
 /** Someone to get blocks from. Opening a stream may dial, and dial again after a break. */
@@ -102,7 +111,7 @@ export function streamOf(duplex: BitswapDuplex): BitswapStream {
     async closeWrite(): Promise<void> {
       await writer.close();
     },
-    reset(code: CloseCodeName = "CANCELLED"): void {
+    reset(code: BitswapResetCode = "CANCELLED"): void {
       const error = new HtxError(code, "Stream was reset");
       reader.cancel(error).catch(() => {});
       writer.abort(error).catch(() => {});

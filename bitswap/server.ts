@@ -9,7 +9,7 @@
 
 import { type Blockstore, type BlockstoreCallOptions, VerifiedBlockstore } from "./blockstore.ts";
 import { blockKey, blockLength, type CID, parseCid, RAW_CODEC } from "./cid.ts";
-import { type CloseCodeName, HtxError, toHex } from "./_core.ts";
+import { HtxError, toHex } from "./_core.ts";
 import { type Ledger, LedgerBook, type LedgerEntry, type LedgerOptions } from "./ledger.ts";
 import {
   type BlockPayload,
@@ -23,7 +23,7 @@ import {
   splitMessage,
   type WantlistEntry,
 } from "./message.ts";
-import { BITSWAP_PROTOCOL, type BitswapStream, readProtocol } from "./peer.ts";
+import { BITSWAP_PROTOCOL, type BitswapResetCode, type BitswapStream, readProtocol } from "./peer.ts";
 
 /** Options of {@linkcode BitswapServer}. */
 export interface BitswapServerOptions extends LedgerOptions {
@@ -192,7 +192,7 @@ export class BitswapServer {
   }
 }
 
-function codeFor(error: unknown): CloseCodeName {
+function codeFor(error: unknown): BitswapResetCode {
   if (!(error instanceof HtxError)) return "INTERNAL_ERROR";
   if (error.code === "LIMIT_EXCEEDED" || error.code === "EXCESSIVE_LOAD") return "EXCESSIVE_LOAD";
   return error.code === "MALFORMED" ? "PROTOCOL_ERROR" : "CANCELLED";

@@ -1,7 +1,7 @@
 import { assert, assertEquals } from "@std/assert";
 import { concat, fromHex, type HtxError, utf8 } from "./_core.ts";
 import { type Blockstore, MemoryBlockstore, VerifiedBlockstore } from "./blockstore.ts";
-import { CID, cidOf, joinBlock } from "./cid.ts";
+import { type CID, cidOf, joinBlock, parseCid } from "./cid.ts";
 import {
   type BitswapMessage,
   type BitswapMessageInit,
@@ -69,7 +69,7 @@ function summary(messages: BitswapMessage[]): { blocks: string[]; have: string[]
   });
   const presences = messages.flatMap(({ blockPresences }) => blockPresences);
   const of = (type: string): string[] =>
-    presences.filter((presence) => presence.type === type).map(({ cid }) => CID.decode(cid).toString());
+    presences.filter((presence) => presence.type === type).map(({ cid }) => parseCid(cid).toString());
   return { blocks, have: of("have"), dontHave: of("dont-have") };
 }
 
