@@ -63,7 +63,7 @@ export interface GatewayConfig {
     /** `file:PATH` (made with mode 0600 where it is not there yet) or `env:NAME`; empty for a fresh key each time. @default {""} */
     readonly key: string;
   };
-  /** Up to three, in the order of preference. @default {[{ address: "echo" }]} */
+  /** Up to three, of which the one with least loss, then the nearest, is used. @default {[{ address: "echo" }]} */
   readonly upstream: readonly UpstreamConfig[];
   /** Sessions to upstreams. */
   readonly sessions: {

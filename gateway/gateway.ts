@@ -35,7 +35,7 @@ import {
 
 /** Options of {@linkcode createGateway}. */
 export interface GatewayOptions {
-  /** Where requests go: one upstream, or up to three in the order of preference. */
+  /** Where requests go: one upstream, or up to three, of which the one with least loss, then the nearest, is used. */
   upstream: UpstreamEndpoint | readonly UpstreamEndpoint[];
   /** Who the gateway is to its upstreams. @default {a fresh key pair} */
   keyPair?: KeyPair | undefined;

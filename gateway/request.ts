@@ -79,6 +79,7 @@ class Parsed implements ParsedRequest {
   fault: RequestFault | undefined;
   #bytes = 0;
   #host: string | undefined;
+  #hosts = 0;
   #connection: string | undefined;
   #upgrade: string | undefined;
 
@@ -90,6 +91,7 @@ class Parsed implements ParsedRequest {
     this.#bytes += name.length + value.length + 4;
     switch (name) {
       case "host":
+        if (this.#host !== undefined) this.#hosts++;
         this.#host = value;
         return;
       case "cookie":
@@ -190,7 +192,7 @@ class Parsed implements ParsedRequest {
     }
     if (method === "CONNECT" || method === "TRACE") {
       this.fault = { status: 501, why: `${method} is not offered here` };
-    } else if (!AUTHORITY.test(this.authority) || this.authority.length > 261) {
+    } else if (this.#hosts > 0 || !AUTHORITY.test(this.authority) || this.authority.length > 261) {
       this.fault = { status: 400, why: "the host is not valid" };
     } else if (path.length > MAX_PATH_BYTES) {
       this.fault = { status: 414, why: "the path is too long" };

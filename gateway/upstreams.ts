@@ -74,6 +74,8 @@ export interface UpstreamCounters {
 const REDIAL_MS = 100;
 /** Without an answer for so long, a path with an alternative is left: leaves 50 ms of the 300 for noticing. */
 const STALL_MS = 200;
+/** Traffic does not move for a gain of less than this. */
+const RTT_MARGIN_MS = 5;
 
 /** One upstream endpoint. */
 export class Upstream {
@@ -216,7 +218,7 @@ export class UpstreamPool {
       throw new RangeError(`Cannot make gateway: it has ${targets.length} upstreams, at most ${MAX_PATHS}`);
     }
     this.#events = events;
-    this.#paths = new PathSet({ stallMs: STALL_MS });
+    this.#paths = new PathSet({ stallMs: STALL_MS, rttMarginMs: RTT_MARGIN_MS });
     const upstreams = new Map<string, Upstream>();
     for (const target of targets) {
       const key = typeof target.publicKey === "string"
