@@ -455,7 +455,11 @@ export class HtxConnection implements AsyncDisposable {
 
   async #flush(): Promise<void> {
     const session = this.#session;
-    for (let turn = 0, quiet = 0, puts = session.puts; quiet < FLUSH_TURNS && turn < MAX_FLUSH_TURNS; turn++) {
+    for (
+      let turn = 0, quiet = 0, puts = session.puts;
+      quiet < FLUSH_TURNS && turn < MAX_FLUSH_TURNS;
+      turn++
+    ) {
       await undefined;
       if (session.puts === puts) quiet++;
       else quiet = 0;

@@ -45,7 +45,12 @@ export interface SessionLimits {
   maxStreamWindow?: number;
   /** What all receive windows of a session together may grow by, in bytes. @default {16777216} */
   receiveBudget?: number;
-  /** What a stream holds of small writes before `write` waits, in bytes. @default {65536} */
+  /**
+   * What a stream holds of data that is not sealed yet, in bytes: a write within it is copied and done at once; one
+   * past it is held by reference and waits.
+   *
+   * @default {262144}
+   */
   sendBuffer?: number;
   /** Whether this side ends streams with STREAM_END; off, with an empty STREAM, for peers that know only types 0 to 4. @default {true} */
   streamEnd?: boolean;
@@ -124,7 +129,7 @@ export function resolveLimits(limits: SessionLimits = {}): ResolvedLimits {
       0,
       Number.MAX_SAFE_INTEGER,
     ),
-    sendBuffer: within("sendBuffer", limits.sendBuffer ?? 65_536, 0, 2 ** 30),
+    sendBuffer: within("sendBuffer", limits.sendBuffer ?? 262_144, 0, 2 ** 30),
     streamEnd: limits.streamEnd ?? true,
     frameTimeoutMs: within("frameTimeoutMs", limits.frameTimeoutMs ?? 30_000, 0, 2 ** 31 - 1),
     writeTimeoutMs: within("writeTimeoutMs", limits.writeTimeoutMs ?? 60_000, 0, 2 ** 31 - 1),

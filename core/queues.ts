@@ -6,59 +6,86 @@
 
 import type { Bytes } from "./crypto.ts";
 
-/** Writes up to this many bytes are copied, so that the caller has the buffer back at once. */
-export const COPY_LIMIT = 16_384;
+/** What is left of a large write is copied once it is this little, so that its owner has the buffer back. */
+const OWN_LIMIT = 16_384;
 
-/** Bytes of the first block of a backlog; the next ones have `COPY_LIMIT`. */
-const FIRST_BLOCK = 2048;
-/** Unused first blocks kept for the next stream that writes little: making one costs more than a small write. */
-const MAX_SPARE = 64;
-const spare: Bytes[] = [];
+/** Memory for copies, by size: making it anew costs more than filling it. Kept to a megabyte or so for each size. */
+class BlockPool {
+  readonly size: number;
+  readonly #keep: number;
+  readonly #free: Bytes[] = [];
 
-function takeBlock(length: number): Bytes {
-  return length <= FIRST_BLOCK ? spare.pop() ?? new Uint8Array(FIRST_BLOCK) : new Uint8Array(length);
+  constructor(size: number) {
+    this.size = size;
+    this.#keep = Math.ceil(2 ** 20 / size / 4);
+  }
+
+  take(): Bytes {
+    return this.#free.pop() ?? new Uint8Array(this.size);
+  }
+
+  give(block: Bytes): void {
+    if (this.#free.length < this.#keep) this.#free.push(block);
+  }
 }
 
-/** Bytes waiting to be sealed. Small ones are gathered in blocks of our own, large ones are held by reference. */
+/** The least of these that holds a write, or the largest. */
+const pools: readonly BlockPool[] = /* @__PURE__ */ [2048, 16_384, 131_072].map((size) =>
+  new BlockPool(size)
+);
+
+function takeBlock(length: number): Bytes {
+  return (pools.find((pool) => length <= pool.size) ?? pools.at(-1)!).take();
+}
+
+/** Bytes waiting to be sealed: copied to blocks of our own, or held by reference. */
 export class SendQueue {
   /** Bytes waiting. */
   size = 0;
   #chunks: Uint8Array[] = [];
+  /** The block of ours that each chunk is a view of; `undefined` for chunks held by reference. */
+  #blocks: (Bytes | undefined)[] = [];
   #head = 0;
-  /** The last chunk is a view of this block, which has `#blockEnd` bytes in use. */
-  #block: Bytes | undefined;
-  #blockEnd = 0;
+  /** How much of the last block is in use. */
+  #filled = 0;
 
   /** Adds `data` by reference: it must stay as it is until taken. */
   append(data: Uint8Array): void {
-    this.#block = undefined;
-    this.#chunks.push(data);
+    this.#push(data, undefined);
     this.size += data.length;
   }
 
   /** Adds a copy of `data`. */
   appendCopy(data: Uint8Array): void {
-    const block = this.#block;
-    const end = this.#blockEnd + data.length;
-    if (block !== undefined && end <= block.length && this.size > 0) {
-      block.set(data, this.#blockEnd);
+    let rest = data;
+    const last = this.#chunks.length - 1;
+    const block = this.#blocks[last];
+    if (block !== undefined && this.#filled < block.length) {
+      const part = rest.length <= block.length - this.#filled
+        ? rest
+        : rest.subarray(0, block.length - this.#filled);
+      block.set(part, this.#filled);
+      this.#filled += part.length;
       // The view of the block grows; what was taken from its front stays taken.
-      const last = this.#chunks.length - 1;
-      const start = this.#chunks[last]!.byteOffset;
-      this.#chunks[last] = block.subarray(start, end);
-      this.#blockEnd = end;
-    } else {
-      // The next block is larger while a backlog grows, so that a frame is gathered from few pieces.
-      const fresh = takeBlock(this.size === 0 ? data.length : COPY_LIMIT);
-      fresh.set(data);
-      this.#block = fresh;
-      this.#blockEnd = data.length;
-      this.#chunks.push(fresh.subarray(0, data.length));
+      this.#chunks[last] = block.subarray(this.#chunks[last]!.byteOffset, this.#filled);
+      rest = rest.subarray(part.length);
+    }
+    while (rest.length > 0) {
+      // A backlog gets larger blocks, so that frames are cut from few pieces.
+      const fresh = takeBlock(this.size + rest.length);
+      const part = rest.length <= fresh.length ? rest : rest.subarray(0, fresh.length);
+      fresh.set(part);
+      this.#filled = part.length;
+      this.#push(fresh.subarray(0, part.length), fresh);
+      rest = rest.subarray(part.length);
     }
     this.size += data.length;
   }
 
-  /** Takes `length` bytes, at most `size`: a view of one chunk where they lie in one, else gathered in `scratch`. */
+  /**
+   * Takes `length` bytes, at most `size`: a view of one chunk where they lie in one, else gathered in `scratch`. The
+   * view is good until the next call of any queue: its memory may be lent out again.
+   */
   take(length: number, scratch: (length: number) => Uint8Array): Uint8Array {
     const first = this.#chunks[this.#head];
     if (first === undefined || length === 0) return EMPTY;
@@ -68,10 +95,7 @@ export class SendQueue {
       return first.subarray(0, length);
     }
     if (first.length === length) {
-      const block = this.#block;
       this.#drop();
-      // The caller is through with the view before anybody can ask for a block.
-      if (this.size === 0 && block?.length === FIRST_BLOCK && spare.length < MAX_SPARE) spare.push(block);
       return first;
     }
     const out = scratch(length);
@@ -87,35 +111,49 @@ export class SendQueue {
     return out.subarray(0, length);
   }
 
-  /** Copies what is left of chunks held by reference, where that is little: their owners have them back. */
+  /** Copies what is left of a chunk held by reference, where that is little; whether all that waits is a copy. */
   own(): boolean {
-    if (this.size > COPY_LIMIT || this.#chunks.length - this.#head !== 1) return false;
-    if (this.#block === undefined) {
-      const left = this.#chunks[this.#head]!;
-      this.clear();
-      this.appendCopy(left);
+    if (this.size === 0) return true;
+    for (let i = this.#head; i < this.#chunks.length - 1; i++) {
+      if (this.#blocks[i] === undefined) return false;
     }
+    if (this.#blocks.at(-1) !== undefined) return true;
+    if (this.size > OWN_LIMIT || this.#chunks.length - this.#head > 1) return false;
+    const left = this.#chunks[this.#head]!;
+    this.clear();
+    this.appendCopy(left);
     return true;
   }
 
   /** Forgets everything. */
   clear(): void {
+    for (let i = this.#head; i < this.#blocks.length; i++) giveBlock(this.#blocks[i]);
     this.#chunks = [];
+    this.#blocks = [];
     this.#head = 0;
-    this.#block = undefined;
     this.size = 0;
   }
 
+  #push(chunk: Uint8Array, block: Bytes | undefined): void {
+    this.#chunks.push(chunk);
+    this.#blocks.push(block);
+  }
+
   #drop(): void {
+    giveBlock(this.#blocks[this.#head]);
     if (++this.#head === this.#chunks.length) {
-      this.#chunks.length = 0;
+      this.#chunks.length = this.#blocks.length = 0;
       this.#head = 0;
-      this.#block = undefined;
     } else if (this.#head > 32 && this.#head * 2 > this.#chunks.length) {
       this.#chunks.splice(0, this.#head);
+      this.#blocks.splice(0, this.#head);
       this.#head = 0;
     }
   }
+}
+
+function giveBlock(block: Bytes | undefined): void {
+  if (block !== undefined) pools.find((pool) => pool.size === block.length)?.give(block);
 }
 
 const EMPTY = /* @__PURE__ */ new Uint8Array(0);

@@ -60,8 +60,10 @@ const PING_PADDING = 2;
 
 /** Bytes of room that {@linkcode HtxSession.fill} needs before it begins a frame: a KEY_UPDATE and the largest control frame. */
 export const MIN_FILL_LENGTH: number = 4 + TAG_LENGTH + 4 + 16 + MAX_REASON_LENGTH + TAG_LENGTH;
-/** What one call of {@linkcode HtxSession.fill} can use at most: one full data frame behind a batch of small ones. */
-export const MAX_FILL_LENGTH: number = 2 * (MAX_HEADER_LENGTH + MAX_PLAINTEXT_LENGTH + TAG_LENGTH);
+/** Bytes in a batch after which no more frames are begun: two full ones fit, which a socket takes in one write. */
+const FULL_BATCH = 2 * MAX_PLAINTEXT_LENGTH;
+/** What one call of {@linkcode HtxSession.fill} can use at most: one full data frame behind an almost full batch. */
+export const MAX_FILL_LENGTH: number = 3 * (MAX_HEADER_LENGTH + MAX_PLAINTEXT_LENGTH + TAG_LENGTH);
 
 /** The engine of one session. See the module text for how bytes flow through it. */
 export class HtxSession {
@@ -927,12 +929,12 @@ export class HtxSession {
     return at;
   }
 
-  /** One frame a turn, until a frame's worth of data is in the batch or nothing is left. */
+  /** One frame a turn, until the batch is full or nothing is left. */
   #sealRound(into: Uint8Array, start: number, now: number): number {
     const ready = this.#ready;
     let at = start;
     let data = false;
-    while (ready.length > 0 && at < MAX_PLAINTEXT_LENGTH) {
+    while (ready.length > 0 && at < FULL_BATCH) {
       const stream = ready[0]!;
       if (stream._finished && !stream._flushing) {
         ready.shift();
@@ -966,7 +968,7 @@ export class HtxSession {
     const at = this.#sealer.seal(type, stream._id, plaintext, into, start, now);
     stream._sendWindow -= length;
     // The few bytes that a full frame leaves of a large write wait for the next one, as a copy: a frame of their own
-    // would cost as much as a full one.
+    // would cost as much as a full one, and their owner need not wait for it.
     stream._releasedBytes = stream._send.own()
       ? stream._queuedBytes
       : stream._queuedBytes - stream._send.size;
