@@ -80,7 +80,7 @@ export async function told(response: Response): Promise<Told & { header(name: st
   return { ...answer, header: (name) => answer.headers.find(([one]) => one === name)?.[1] };
 }
 
-/** Sends text to a port and reads what comes until the end, or until nothing came for `quiet` ms. */
+/** Sends text to a port and reads what comes until the end, or until nothing more came for `quiet` ms. */
 export async function raw(
   port: number,
   text: string | Uint8Array,
@@ -95,7 +95,8 @@ export async function raw(
     const buffer = new Uint8Array(65536);
     for (;;) {
       let timer: ReturnType<typeof setTimeout> | undefined;
-      const late = new Promise<undefined>((resolve) => timer = setTimeout(() => resolve(undefined), quiet));
+      const wait = all === "" ? Math.max(quiet, 3000) : quiet;
+      const late = new Promise<undefined>((resolve) => timer = setTimeout(() => resolve(undefined), wait));
       const read = conn.read(buffer).catch(() => null);
       const n = await Promise.race([read, late]);
       clearTimeout(timer);

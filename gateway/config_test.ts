@@ -1,0 +1,229 @@
+import { assert, assertEquals, assertRejects, assertStringIncludes, assertThrows } from "@std/assert";
+import { KeyPair } from "../noise/mod.ts";
+import { generateTicketKey, makeTicketQuery } from "../tickets/mod.ts";
+import { ConfigError, needsRestart, parseConfig, printConfig } from "./config.ts";
+import { checkConfig, runGateway } from "./run.ts";
+import { readOrMakeKeyPair, readSecretBytes } from "./secrets.ts";
+
+const HEX = "ab".repeat(32);
+
+Deno.test("parseConfig() names line, key and what was expected", () => {
+  for (
+    const [source, message] of [
+      [
+        "[listen]\n\nport = 'x'",
+        'gateway.toml:3: listen.port: expected a whole number from 0 to 65535, got "x"',
+      ],
+      [
+        "[listen]\nport = 70000",
+        "gateway.toml:2: listen.port: expected a whole number from 0 to 65535, got 70000",
+      ],
+      ["[listen]\nport = 1.5", "gateway.toml:2: listen.port: expected a whole number"],
+      ["listen = 3", "gateway.toml:1: listen: expected a table, got 3"],
+      ["[listen]\nfront = 'nginx'", 'gateway.toml:2: listen.front: expected "deno" or "node", got "nginx"'],
+      [
+        "[listen]\ntls_cert = 'a.pem'",
+        "gateway.toml:2: listen.tls_cert: expected tls_cert and tls_key together",
+      ],
+      ["# x\n[listn]\nport = 1", "gateway.toml:2: listn: unknown key; did you mean listen?"],
+      [
+        "[limits]\nheader_bites = 3",
+        "gateway.toml:2: limits.header_bites: unknown key; did you mean header_bytes?",
+      ],
+      [
+        "limits.body_bytes = -1",
+        "gateway.toml:1: limits.body_bytes: expected a whole number of 0 or more, got -1",
+      ],
+      ["a = = 3", "gateway.toml:1: not TOML"],
+      ["[listen]\nport = 1\nport = 2", "gateway.toml:3: not TOML"],
+      ["[upstream]\naddress = 'echo'", "gateway.toml:1: upstream: expected [[upstream]] tables, got a table"],
+      ["upstream = []", "gateway.toml:1: upstream: expected one upstream at least"],
+      ["[[upstream]]\nname = 'x'", "gateway.toml:1: upstream[0].address: is missing"],
+      [
+        `[[upstream]]\naddress = 'echo'\n\n[[upstream]]\naddress = 'h:0'\npublic_key = '${HEX}'`,
+        'gateway.toml:5: upstream[1].address: expected "host:port" with a port from 1 to 65535, got "h:0"',
+      ],
+      [
+        "[[upstream]]\naddress = 'h:1'",
+        "gateway.toml:1: upstream[0].public_key: expected the upstream's public key",
+      ],
+      [
+        "[[upstream]]\naddress = 'h:1'\npublic_key = 'zz'",
+        "gateway.toml:3: upstream[0].public_key: expected the upstream's",
+      ],
+      [
+        "[tickets]\nenabled = true",
+        "gateway.toml:1: tickets.keys: expected one [[tickets.keys]] table at least",
+      ],
+      ["[tickets]\nenabled = 'yes'", 'gateway.toml:2: tickets.enabled: expected true or false, got "yes"'],
+      [
+        "[tickets]\npolicy = 'v2; carriers=cookie:1'",
+        "gateway.toml:2: tickets.policy: expected a BN-Ticket policy",
+      ],
+      ["[tickets]\nstore = 'redis'", "gateway.toml:1: tickets.redis_url: expected a URL"],
+      [
+        "[session]\nseconds = 10\nmax_seconds = 5",
+        "gateway.toml:3: session.max_seconds: expected 10 or more",
+      ],
+      ["[session]\nname = '__Host-x'", "gateway.toml:2: session.name: expected a cookie name without prefix"],
+      ["[decoy]\nkind = 'static'", "gateway.toml:1: decoy.root: expected a folder"],
+      [
+        "[listen]\ntrusted_proxies = ['10.0.0.0/8', '10.0.0.0/33']",
+        "gateway.toml:2: listen.trusted_proxies[1]: expected an IP",
+      ],
+      [
+        '[log]\nlevel = """\nport = 1\n"""\n[admin]\nport = true',
+        "gateway.toml:6: admin.port: expected a whole number",
+      ],
+    ] as const
+  ) {
+    const error = assertThrows(() => parseConfig(source), ConfigError);
+    assert(
+      error.message.split("\n").some((line) => line.startsWith(message)),
+      `${error.message}\n  instead of\n${message}`,
+    );
+  }
+});
+
+Deno.test("parseConfig() tells every problem, and never shows a secret that stands in the file", () => {
+  const error = assertThrows(
+    () =>
+      parseConfig(
+        `[[tickets.keys]]\nid = '00'\nprivate_key = '${HEX}'\n[session]\nkeys = ['${HEX}']\n[identity]\nkey = '${HEX}'`,
+      ),
+    ConfigError,
+  );
+  assertEquals(error.problems.length, 4);
+  assert(!error.message.includes(HEX));
+});
+
+Deno.test("printConfig() gives a configuration that reads back equal, and masks the password of a URL", async () => {
+  const template = await Deno.readTextFile(
+    new URL("../examples/templates/config/gateway.toml", import.meta.url),
+  );
+  const config = parseConfig(template);
+  assertEquals(config, parseConfig("")); // the template holds the defaults, all of them
+  assertEquals(parseConfig(printConfig(config)), config);
+  for (const [table, keys] of Object.entries(config)) {
+    for (const key of Object.keys(Array.isArray(keys) ? keys[0] : keys)) {
+      if (table !== "tickets" || key !== "keys") {
+        assert(new RegExp(`^${key} = `, "m").test(template), `${table}.${key}`);
+      }
+    }
+  }
+  const redis = parseConfig("[tickets]\nredis_url = 'redis://me:hidden@127.0.0.1:6379'");
+  assertStringIncludes(printConfig(redis), "redis://***@127.0.0.1:6379");
+});
+
+Deno.test("needsRestart() names what a running gateway cannot take over", () => {
+  const before = parseConfig("");
+  assertEquals(
+    needsRestart(before, parseConfig("[limits]\nbody_bytes = 5\n[listen]\ntrusted_proxies = ['::1']")),
+    [],
+  );
+  assertEquals(needsRestart(before, parseConfig("[listen]\nport = 1\n[log]\nlevel = 'debug'")), [
+    "listen.port",
+    "log.level",
+  ]);
+});
+
+Deno.test("e-38: the identity is made once with mode 0600, and is the same afterwards", async () => {
+  const base = await Deno.makeTempDir();
+  const first = await readOrMakeKeyPair("file:gateway.key", { base });
+  assertEquals((await Deno.stat(`${base}/gateway.key`)).mode! & 0o777, 0o600);
+  const warnings: string[] = [];
+  const second = await readOrMakeKeyPair("file:gateway.key", {
+    base,
+    onWarning: (one) => warnings.push(one),
+  });
+  assertEquals([first.made, second.made], [true, false]);
+  assertEquals(second.keyPair.publicKeyHex, first.keyPair.publicKeyHex);
+  assertEquals(warnings, []);
+  await Deno.chmod(`${base}/gateway.key`, 0o644);
+  await readOrMakeKeyPair("file:gateway.key", { base, onWarning: (one) => warnings.push(one) });
+  assertStringIncludes(warnings[0]!, "can be read by others (mode 644)");
+  // Dialing oneself is refused before anything listens.
+  const source =
+    `[listen]\nport = 0\n[identity]\nkey = "file:gateway.key"\n[[upstream]]\naddress = "127.0.0.1:9"\n` +
+    `public_key = "${first.keyPair.publicKeyHex}"`;
+  await assertRejects(
+    () => runGateway(parseConfig(source), { base, onWarning: () => {} }),
+    TypeError,
+    "own key",
+  );
+  await Deno.remove(base, { recursive: true });
+});
+
+Deno.test("secrets come from files and the environment; what cannot be read is told without them", async () => {
+  Deno.env.set("HTX_TEST_KEY", HEX);
+  assertEquals(await readSecretBytes("env:HTX_TEST_KEY", 32), new Uint8Array(32).fill(0xab));
+  Deno.env.set("HTX_TEST_KEY", "secretjunk");
+  const error = await assertRejects(() => readSecretBytes("env:HTX_TEST_KEY", 32), Error);
+  assertEquals(error.message, "Cannot use env:HTX_TEST_KEY: it does not hold 64 hexadecimal digits");
+  Deno.env.delete("HTX_TEST_KEY");
+  await assertRejects(() => readSecretBytes("env:HTX_TEST_KEY", 32), Error, "the variable is not set");
+  await assertRejects(
+    () => readSecretBytes("file:none", 32, { base: "/nowhere" }),
+    Error,
+    "there is no such file",
+  );
+  await assertRejects(
+    () => checkConfig(parseConfig("[decoy]\nkind = 'static'\nroot = 'none'"), { base: "/nowhere" }),
+    Error,
+    "decoy.root",
+  );
+});
+
+Deno.test("runGateway() warns of tickets without TLS and of missing session keys; reload keeps what was spent", async () => {
+  const base = await Deno.makeTempDir();
+  const key = generateTicketKey();
+  const other = generateTicketKey();
+  const hex = (bytes: Uint8Array) => Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+  for (const [name, one] of [["a", key], ["b", other]] as const) {
+    await Deno.writeTextFile(`${base}/${name}.key`, hex(one.privateKey), { mode: 0o600 });
+  }
+  const source = (names: string, rest = "") =>
+    `[listen]\nport = 0\n[tickets]\nenabled = true\n${
+      [...names].map((name) =>
+        `[[tickets.keys]]\nid = "${
+          hex(name === "a" ? key.keyId : other.keyId)
+        }"\nprivate_key = "file:${name}.key"\n`
+      ).join("")
+    }${rest}`;
+  const warnings: string[] = [];
+  await using running = await runGateway(parseConfig(source("a")), {
+    base,
+    onWarning: (one) => warnings.push(one),
+  });
+  assertEquals(warnings.length, 2);
+  const ask = async (query: string) => {
+    const response = await fetch(`${running.url}/?${query}`);
+    await response.text();
+    return response.status;
+  };
+  const [spent, mine, theirs] = [makeTicketQuery(key), makeTicketQuery(key), makeTicketQuery(other)];
+  assertEquals([await ask(spent), await ask(theirs)], [200, 404]);
+  assertEquals(
+    await running.reload(parseConfig(source("ab", "[decoy]\nstatus = 200\n[admin]\nport = 1\n"))),
+    ["admin.port"],
+  );
+  assertEquals([await ask(theirs), await ask(mine)], [200, 200]);
+  const refused = await fetch(`${running.url}/?${spent}`);
+  assertEquals([refused.status, await refused.text()], [200, "404 Not Found\n"]); // the new decoy, and spent stays spent
+  await assertRejects(
+    () => running.reload(parseConfig(source("ab").replace("b.key", "none.key"))),
+    Error,
+    "no such file",
+  );
+  assertEquals(await ask(makeTicketQuery(other)), 200);
+  await running.shutdown();
+  await Deno.remove(base, { recursive: true });
+});
+
+Deno.test("KeyPair of the environment is an identity too", async () => {
+  const pair = KeyPair.generate();
+  Deno.env.set("HTX_TEST_IDENTITY", pair.exportPrivateHex());
+  const { keyPair } = await readOrMakeKeyPair("env:HTX_TEST_IDENTITY");
+  Deno.env.delete("HTX_TEST_IDENTITY");
+  assertEquals(keyPair.publicKeyHex, pair.publicKeyHex);
+});
