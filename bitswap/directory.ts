@@ -4,14 +4,13 @@
  * `blockstore-fs` writes to one temporary name per block and renames it: two puts of the same block share that
  * file, so one may rename what the other has only begun; and nothing reaches the disk before the rename does. Here
  * each put writes a file of its own, flushes it, and renames it: under a block's name there is the whole block or
- * nothing. Everything else is `blockstore-fs`, loaded when a directory is opened (its import asks for
- * permissions).
+ * nothing. Of `blockstore-fs` there is the naming of files, loaded when a directory is opened; either reads what the
+ * other wrote. (Its store itself would ask for more permissions than for the files: cpus, uid and gid.)
  *
  * @module
  */
 
-import type { Blockstore, InputPair, Pair } from "interface-blockstore";
-import type { FsBlockstore } from "blockstore-fs";
+import type { InputPair, Pair } from "interface-blockstore";
 import type { ShardingStrategy } from "blockstore-fs/sharding";
 import type * as NodeFs from "node:fs/promises";
 import type * as NodePath from "node:path";
@@ -47,7 +46,7 @@ const LEFTOVER_MS: number = 60 * 60 * 1000;
  * Opens a directory of blocks, making it where there is none. The result verifies like every
  * {@linkcode VerifiedBlockstore}; bad blocks are moved to `.quarantine` inside the directory.
  *
- * Needs read and write permission for the directory; `blockstore-fs` asks for `--allow-sys=cpus` as it loads.
+ * Needs read and write permission for the directory, nothing else.
  *
  * @throws {HtxError} `UNSUPPORTED` where the runtime has no file system
  */
@@ -63,23 +62,14 @@ export async function openDirectory(
 
 async function load(path: string, sync: boolean): Promise<DirectoryBlockstore> {
   try {
-    const [{ FsBlockstore }, { NextToLast }, fs, node] = await Promise.all([
-      import("blockstore-fs"),
+    const [{ NextToLast }, fs, node] = await Promise.all([
       import("blockstore-fs/sharding"),
       import("node:fs/promises"),
       import("node:path"),
     ]);
-    const sharding = new NextToLast();
-    return new DirectoryBlockstore(
-      new FsBlockstore(path, { shardingStrategy: sharding }),
-      sharding,
-      fs,
-      node,
-      node.resolve(path),
-      sync,
-    );
+    return new DirectoryBlockstore(new NextToLast(), fs, node, node.resolve(path), sync);
   } catch (cause) {
-    throw new HtxError("UNSUPPORTED", "Cannot open blockstore: blockstore-fs does not load in this runtime", {
+    throw new HtxError("UNSUPPORTED", "Cannot open blockstore: this runtime has no file system", {
       cause,
     });
   }
@@ -87,7 +77,6 @@ async function load(path: string, sync: boolean): Promise<DirectoryBlockstore> {
 
 class DirectoryBlockstore implements QuarantiningBlockstore {
   constructor(
-    private readonly inner: FsBlockstore,
     private readonly sharding: ShardingStrategy,
     private readonly fs: typeof NodeFs,
     private readonly node: typeof NodePath,
@@ -96,7 +85,6 @@ class DirectoryBlockstore implements QuarantiningBlockstore {
   ) {}
 
   async open(): Promise<void> {
-    await this.inner.open();
     const temporary = this.node.join(this.path, TEMPORARY);
     await this.fs.mkdir(temporary, { recursive: true });
     const now = Date.now();
@@ -125,9 +113,10 @@ class DirectoryBlockstore implements QuarantiningBlockstore {
         await this.#flushDirectory(directory);
         if (made !== undefined) await this.#flushDirectory(this.path);
       }
-    } catch (error) {
+    } catch (cause) {
       await this.fs.unlink(temporary).catch(() => {});
-      throw error;
+      options.signal?.throwIfAborted();
+      throw new HtxError("STORE_FAILED", `Cannot store block ${cid}`, { cause });
     }
     return cid;
   }
@@ -170,12 +159,25 @@ class DirectoryBlockstore implements QuarantiningBlockstore {
     yield new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   }
 
-  has(cid: CID, options: BlockstoreCallOptions = {}): Promise<boolean> {
-    return this.inner.has(cid, options);
+  async has(cid: CID, options: BlockstoreCallOptions = {}): Promise<boolean> {
+    options.signal?.throwIfAborted();
+    try {
+      return (await this.fs.stat(this.#file(cid))).isFile();
+    } catch (cause) {
+      if (hasCode(cause, "ENOENT")) return false;
+      throw new HtxError("STORE_FAILED", `Cannot look for block ${cid}`, { cause });
+    }
   }
 
-  delete(cid: CID, options: BlockstoreCallOptions = {}): Promise<void> {
-    return this.inner.delete(cid, options);
+  async delete(cid: CID, options: BlockstoreCallOptions = {}): Promise<void> {
+    options.signal?.throwIfAborted();
+    try {
+      await this.fs.unlink(this.#file(cid));
+    } catch (cause) {
+      if (!hasCode(cause, "ENOENT")) {
+        throw new HtxError("STORE_FAILED", `Cannot delete block ${cid}`, { cause });
+      }
+    }
   }
 
   async quarantine(cid: CID): Promise<void> {
@@ -206,8 +208,25 @@ class DirectoryBlockstore implements QuarantiningBlockstore {
     });
   }
 
-  getAll(options: BlockstoreCallOptions = {}): ReturnType<Blockstore["getAll"]> {
-    return this.inner.getAll(options);
+  async *getAll(options: BlockstoreCallOptions = {}): AsyncGenerator<Pair> {
+    for (const directory of await this.fs.readdir(this.path, { withFileTypes: true })) {
+      if (!directory.isDirectory() || directory.name.startsWith(".")) continue;
+      for (const name of await this.fs.readdir(this.node.join(this.path, directory.name))) {
+        options.signal?.throwIfAborted();
+        const cid = this.#cidOf(name);
+        if (cid !== undefined) yield { cid, bytes: this.get(cid, options) };
+      }
+    }
+  }
+
+  /** The CID of a file's name; `undefined` for files that are no blocks. */
+  #cidOf(name: string): CID | undefined {
+    if (!name.endsWith(this.sharding.extension)) return undefined;
+    try {
+      return this.sharding.decode(name);
+    } catch {
+      return undefined;
+    }
   }
 
   #file(cid: CID): string {

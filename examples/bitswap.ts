@@ -2,12 +2,12 @@
  * Files by their content: stores them as blocks, serves the blocks through HTX, and gets them from one or more
  * servers at once.
  *
- *     deno run -A examples/bitswap.ts put FILE blocks
- *     deno run -A examples/bitswap.ts serve 127.0.0.1 9500 blocks
- *     deno run -A examples/bitswap.ts cat CID 127.0.0.1:9500/SERVER_PUB_HEX > copy
+ *     deno run -R -W examples/bitswap.ts put FILE blocks
+ *     deno run -N -R -W examples/bitswap.ts serve 127.0.0.1 9500 blocks
+ *     deno run -N examples/bitswap.ts cat CID 127.0.0.1:9500/SERVER_PUB_HEX > copy
  *
- * Permissions: `-N` to dial and listen, `-R -W` for the directory and the file, `--allow-sys=cpus` (blockstore-fs
- * asks for it); `cat` without a directory needs `-N` alone.
+ * Permissions: `-N` to dial and listen, `-R -W` for the directory and the file; `cat` without a directory needs `-N`
+ * alone.
  *
  * @module
  */
@@ -53,7 +53,7 @@ const positional = {
   cat: ["CID", "PEERS", "[DIR]"],
 };
 
-await main({ help, positional }, async (args) => {
+await main({ help, stays: true, positional }, async (args) => {
   switch (args.word) {
     case "put":
       return await put(args);

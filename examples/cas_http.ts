@@ -5,7 +5,7 @@
  *     curl -T FILE http://127.0.0.1:8090/
  *     curl "http://127.0.0.1:8090/ipfs/CID?format=raw"
  *
- * Permissions: `-N` (to listen); with `--dir DIR` also read and write of DIR and `--allow-sys=cpus`.
+ * Permissions: `-N` (to listen); with `--dir DIR` also read and write of DIR.
  *
  * @module
  */
