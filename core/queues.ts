@@ -5,9 +5,13 @@
  */
 
 import type { Bytes } from "./crypto.ts";
+import { MAX_PLAINTEXT_LENGTH } from "./frame.ts";
 
 /** What is left of a large write is copied once it is this little, so that its owner has the buffer back. */
 const OWN_LIMIT = 16_384;
+
+/** Bytes that are moved rather than left behind in a block that is full. */
+const LITTLE = 1024;
 
 /** Memory for copies, by size: making it anew costs more than filling it. Kept to a megabyte or so for each size. */
 class BlockPool {
@@ -29,8 +33,8 @@ class BlockPool {
   }
 }
 
-/** The least of these that holds a write, or the largest. */
-const pools: readonly BlockPool[] = /* @__PURE__ */ [2048, 16_384, 131_072].map((size) =>
+/** The least of these that holds a write, or the largest, from which two full frames are cut. */
+const pools: readonly BlockPool[] = /* @__PURE__ */ [2048, 16_384, 2 * MAX_PLAINTEXT_LENGTH].map((size) =>
   new BlockPool(size)
 );
 
@@ -48,6 +52,8 @@ export class SendQueue {
   #head = 0;
   /** How much of the last block is in use. */
   #filled = 0;
+  /** Whether a part of the first chunk was taken. */
+  #cut = false;
 
   /** Adds `data` by reference: it must stay as it is until taken. */
   append(data: Uint8Array): void {
@@ -72,14 +78,23 @@ export class SendQueue {
     }
     while (rest.length > 0) {
       // A backlog gets larger blocks, so that frames are cut from few pieces.
-      const fresh = takeBlock(this.size + rest.length);
-      const part = rest.length <= fresh.length ? rest : rest.subarray(0, fresh.length);
-      fresh.set(part);
-      this.#filled = part.length;
-      this.#push(fresh.subarray(0, part.length), fresh);
+      const fresh = takeBlock(this.size + data.length);
+      // The few bytes that a full frame left in the last block move along: the next frame lies in one piece.
+      const left = this.#takeLittle();
+      fresh.set(left);
+      const part = rest.subarray(0, fresh.length - left.length);
+      fresh.set(part, left.length);
+      this.#filled = left.length + part.length;
+      this.#push(fresh.subarray(0, this.#filled), fresh);
       rest = rest.subarray(part.length);
     }
     this.size += data.length;
+  }
+
+  /** How many of at most `length` bytes to take: all, or those that lie in one piece where that is half a frame. */
+  worthTaking(length: number): number {
+    const piece = this.#chunks[this.#head]?.length ?? 0;
+    return piece < length && piece > MAX_PLAINTEXT_LENGTH / 2 ? piece : length;
   }
 
   /**
@@ -92,6 +107,7 @@ export class SendQueue {
     this.size -= length;
     if (first.length > length) {
       this.#chunks[this.#head] = first.subarray(length);
+      this.#cut = true;
       return first.subarray(0, length);
     }
     if (first.length === length) {
@@ -106,22 +122,40 @@ export class SendQueue {
       out.set(part, at);
       at += part.length;
       if (part.length === chunk.length) this.#drop();
-      else this.#chunks[this.#head] = chunk.subarray(part.length);
+      else {
+        this.#chunks[this.#head] = chunk.subarray(part.length);
+        this.#cut = true;
+      }
     }
     return out.subarray(0, length);
   }
 
-  /** Copies what is left of a chunk held by reference, where that is little; whether all that waits is a copy. */
-  own(): boolean {
-    if (this.size === 0) return true;
-    for (let i = this.#head; i < this.#chunks.length - 1; i++) {
-      if (this.#blocks[i] === undefined) return false;
+  /**
+   * Copies what is held by reference, once all that waits is within `limit` bytes: its owners have their buffers back.
+   * A chunk that is being cut into frames already stays until little is left of it. Whether all that waits is a copy.
+   */
+  own(limit: number): boolean {
+    const chunks = this.#chunks;
+    const blocks = this.#blocks;
+    const first = blocks.indexOf(undefined, this.#head);
+    if (first < 0) return true;
+    if (this.size > limit) return false;
+    if (first === this.#head && this.#cut && chunks[first]!.length > OWN_LIMIT) return false;
+    const { size } = this;
+    this.#chunks = chunks.slice(this.#head, first);
+    this.#blocks = blocks.slice(this.#head, first);
+    this.#head = 0;
+    const last = this.#chunks.at(-1);
+    if (last !== undefined) this.#filled = last.byteOffset + last.length;
+    for (let i = first; i < chunks.length; i++) {
+      const block = blocks[i];
+      if (block === undefined) this.appendCopy(chunks[i]!);
+      else {
+        this.#push(chunks[i]!, block);
+        this.#filled = chunks[i]!.byteOffset + chunks[i]!.length;
+      }
     }
-    if (this.#blocks.at(-1) !== undefined) return true;
-    if (this.size > OWN_LIMIT || this.#chunks.length - this.#head > 1) return false;
-    const left = this.#chunks[this.#head]!;
-    this.clear();
-    this.appendCopy(left);
+    this.size = size;
     return true;
   }
 
@@ -131,7 +165,17 @@ export class SendQueue {
     this.#chunks = [];
     this.#blocks = [];
     this.#head = 0;
+    this.#cut = false;
     this.size = 0;
+  }
+
+  /** The only chunk that waits, taken out, if it is a copy of ours and little. */
+  #takeLittle(): Uint8Array {
+    const only = this.#chunks[this.#head];
+    if (only === undefined || this.#chunks.length - this.#head > 1) return EMPTY;
+    if (only.length > LITTLE || this.#blocks[this.#head] === undefined) return EMPTY;
+    this.#drop();
+    return only;
   }
 
   #push(chunk: Uint8Array, block: Bytes | undefined): void {
@@ -141,6 +185,7 @@ export class SendQueue {
 
   #drop(): void {
     giveBlock(this.#blocks[this.#head]);
+    this.#cut = false;
     if (++this.#head === this.#chunks.length) {
       this.#chunks.length = this.#blocks.length = 0;
       this.#head = 0;

@@ -148,6 +148,8 @@ export class HtxSession {
   #keepaliveAt: number | undefined;
   #keepaliveAsked: { readonly data: Uint8Array; readonly at: number } | undefined;
   #paddingAt: number | undefined;
+  /** KEY_UPDATEs sealed in this call of `fill` that nobody has been told of. */
+  #updates = 0;
   #rtt: number | undefined;
   #probe: { readonly data: Uint8Array; readonly at: number } | undefined;
   #probeCount = 0;
@@ -176,7 +178,7 @@ export class HtxSession {
       this.stats,
       now,
       () => {
-        this.#events.keyUpdate?.(true);
+        this.#updates++;
       },
     );
     this.lastFill = now;
@@ -926,6 +928,8 @@ export class HtxSession {
       this.stats.batches++;
       this.stats.bytesSent += at;
     }
+    // Told only now: what a listener writes must not run into a frame that is being sealed.
+    for (; this.#updates > 0; this.#updates--) this.#events.keyUpdate?.(true);
     return at;
   }
 
@@ -952,7 +956,7 @@ export class HtxSession {
       if (room < due && at > 0 || room <= 0) break;
       ready.shift();
       stream._ready = false;
-      at = this.#sealData(stream, Math.min(due, room), into, at, now);
+      at = this.#sealData(stream, stream._send.worthTaking(Math.min(due, room)), into, at, now);
       data = true;
     }
     if (data) this.#schedulePadding(now);
@@ -967,9 +971,9 @@ export class HtxSession {
     const type = end && this.limits.streamEnd ? FrameType.STREAM_END : FrameType.STREAM;
     const at = this.#sealer.seal(type, stream._id, plaintext, into, start, now);
     stream._sendWindow -= length;
-    // The few bytes that a full frame leaves of a large write wait for the next one, as a copy: a frame of their own
-    // would cost as much as a full one, and their owner need not wait for it.
-    stream._releasedBytes = stream._send.own()
+    // What waits by reference is copied as soon as there is room: its owner goes on, and the few bytes that a full
+    // frame leaves of a large write wait for the next frame instead of taking one of their own.
+    stream._releasedBytes = stream._send.own(this.limits.sendBuffer)
       ? stream._queuedBytes
       : stream._queuedBytes - stream._send.size;
     this.stats.dataSent += length;

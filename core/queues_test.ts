@@ -1,0 +1,77 @@
+import { assert, assertEquals } from "@std/assert";
+import fc from "fast-check";
+import { concat } from "./bytes.ts";
+import { ReceiveQueue, SendQueue } from "./queues.ts";
+
+const scratch = (length: number) => new Uint8Array(length);
+
+Deno.test("a send queue gives back every byte in order, whatever is copied, referenced, owned and taken", () => {
+  const step = fc.record({
+    what: fc.constantFrom("copy", "reference", "take", "own"),
+    size: fc.oneof(
+      fc.nat(300),
+      fc.nat(200_000),
+      fc.constantFrom(2048, 16_384, 65_535, 65_536, 131_070, 131_071),
+    ),
+  });
+  fc.assert(
+    fc.property(fc.array(step, { maxLength: 40 }), (steps) => {
+      const queues = [new SendQueue(), new SendQueue()]; // two at once: blocks are lent out again meanwhile
+      const expected: Uint8Array[][] = [[], []];
+      const taken: Uint8Array[][] = [[], []];
+      let next = 0;
+      for (const [i, { what, size }] of steps.entries()) {
+        const queue = queues[i % 2]!;
+        if (what === "copy" || what === "reference") {
+          const data = new Uint8Array(size).map(() => next++);
+          expected[i % 2]!.push(data.slice());
+          if (what === "reference") queue.append(data);
+          else {
+            queue.appendCopy(data);
+            data.fill(0xee); // the caller's again
+          }
+        } else if (what === "take") {
+          taken[i % 2]!.push(queue.take(Math.min(size, queue.size), scratch).slice());
+        } else {
+          queue.own(size);
+        }
+      }
+      for (const i of [0, 1]) {
+        const queue = queues[i]!;
+        while (queue.size > 0) taken[i]!.push(queue.take(Math.min(65_535, queue.size), scratch).slice());
+        const [all, got] = [concat(...expected[i]!), concat(...taken[i]!)];
+        assertEquals(got.length, all.length);
+        assert(got.every((byte, at) => byte === all[at]));
+      }
+    }),
+    { numRuns: 150 },
+  );
+});
+
+Deno.test("own() frees what was held by reference, but not a chunk that is being cut", () => {
+  const queue = new SendQueue();
+  const data = new Uint8Array(50_000).fill(1);
+  queue.append(data);
+  assertEquals(queue.own(40_000), false);
+  assertEquals(queue.own(50_000), true);
+  data.fill(2);
+  assertEquals(queue.take(50_000, scratch)[49_999], 1);
+  queue.append(data);
+  queue.take(10_000, scratch);
+  assertEquals(queue.own(100_000), false);
+  queue.take(30_000, scratch);
+  assertEquals(queue.own(100_000), true);
+});
+
+Deno.test("tiny chunks that wait to be read cost little more than their bytes", () => {
+  const queue = new ReceiveQueue();
+  for (let i = 0; i < 60_000; i++) queue.push(new Uint8Array([i]));
+  let chunks = 0;
+  let at = 0;
+  for (let chunk = queue.shift(); chunk !== undefined; chunk = queue.shift()) {
+    chunks++;
+    for (const byte of chunk) assertEquals(byte, at++ & 0xff);
+  }
+  assertEquals([at, queue.size], [60_000, 0]);
+  assert(chunks < 30, `${chunks}`);
+});
