@@ -58,8 +58,8 @@ export class FrameSealer {
     const { counter, bytes } = this.#keys;
     const { rekeyFrames, rekeyBytes, rekeyMs } = this.#limits;
     // HTX 1.1 §2: before any of the limits is passed, and itself at the latest the last frame under its key.
-    const due = counter >= rekeyFrames - 1 ||
-      counter > 0 && (bytes + plaintext.length > rekeyBytes || now - this.#since >= rekeyMs);
+    const due = counter >= rekeyFrames - 1 || now - this.#since >= rekeyMs ||
+      counter > 0 && bytes + plaintext.length > rekeyBytes;
     return this.#write(type, streamId, plaintext, into, due ? this.update(into, start, now) : start);
   }
 

@@ -51,6 +51,8 @@ import { encodeVarint, MAX_VARINT } from "./varint.ts";
 export const MAX_PING_DATA_LENGTH = 32;
 /** Answers to PINGs that may wait to be sent (HTX 1.1 §3). */
 const MAX_WAITING_PONGS = 16;
+/** Resets that may wait to be sent: a peer that does not read cannot have more gathered for it by opening streams. */
+const MAX_WAITING_RESETS = 10_000;
 /** The longest padding, in bytes (HTX 1.1 §4). */
 const MAX_PADDING = 3072;
 
@@ -300,6 +302,7 @@ export class HtxSession {
 
   /** Ends the session at once, without CLOSE: the duplex is ended by this side. */
   abort(error: HtxError): void {
+    this.#deaf = true; // what is still read is not looked at: the keys are about to go
     if (this.#ended) return;
     this.#ended = true;
     this.#frameSince = undefined;
@@ -428,7 +431,10 @@ export class HtxSession {
   /** The stream that a STREAM or STREAM_END frame is for, opened by it if need be; `undefined` where it is to be dropped. */
   #streamFor(id: number): SessionStream | undefined {
     const known = this.#streams.get(id);
-    if (known !== undefined) return known;
+    if (known !== undefined) {
+      if (id === CONTROL_STREAM_ID && known._local) throw protocolError("a client sent data on stream 2");
+      return known;
+    }
     if (id === 0) throw protocolError("a STREAM frame has stream id 0");
     if (id === CONTROL_STREAM_ID) return this.#openControlFromPeer();
     if (this.isLocal(id)) {
@@ -438,6 +444,9 @@ export class HtxSession {
     if (id <= this.#highestPeerId) return undefined; // finished or skipped
     this.#highestPeerId = id;
     if (this.closing) return undefined;
+    if (this.#resets.length >= MAX_WAITING_RESETS) {
+      throw new HtxError("EXCESSIVE_LOAD", "Session ended: the peer opens streams and reads no resets");
+    }
     if (this.#draining) {
       this.#queueReset(id, CloseCode.GOING_AWAY, "");
       return undefined;
@@ -822,11 +831,12 @@ export class HtxSession {
       this.#idleSince =
         undefined;
     this.#keepaliveAsked = this.#probe = undefined;
-    this.#credits.length = this.#resets.length = this.#pings.length = 0;
+    this.#credits.length = this.#pings.length = 0;
     this.#pongs = 0;
     this.#padding = -1;
-    if (!flush) this.#ready.length = 0;
+    if (!flush) this.#ready.length = this.#resets.length = 0;
     for (const stream of [...this.#streams.values(), ...this.#unopened]) {
+      if (stream._finished) continue; // by a listener that was told of another one
       stream._flushing = flush && stream._ready;
       const fits = stream._endQueued && stream._send.size <= stream._sendWindow;
       if (stream._flushing && fits && stream._receiveEnded) {
@@ -853,6 +863,7 @@ export class HtxSession {
 
   /** The duplex is gone: what was still to go out behind a close is not going to. */
   #stopFlushing(): void {
+    this.#resets.length = 0;
     for (const stream of this.#ready.splice(0)) {
       stream._ready = stream._flushing = false;
       stream._send.clear();
@@ -918,7 +929,7 @@ export class HtxSession {
       at = this.#sealer.seal(FrameType.PING, undefined, padding, into, at, now);
     }
     at = this.#sealRound(into, at, now);
-    if (this.#closeState === "queued" && this.#ready.length === 0 && room()) {
+    if (this.#closeState === "queued" && this.#ready.length === 0 && this.#resets.length === 0 && room()) {
       at = this.#sealClose(this.#close!, into, at, now);
       this.#closeState = "sent";
       this.#closeSentAt = now;

@@ -1,12 +1,12 @@
 /** What a review of the session found: each case once went wrong. */
 
-import { assert, assertEquals } from "@std/assert";
+import { assertEquals } from "@std/assert";
 import { RawPeer, testKeys } from "./_raw_peer.ts";
 import { concat, fromUtf8, utf8 } from "./bytes.ts";
-import { CloseCode } from "./errors.ts";
+import { CloseCode, HtxError } from "./errors.ts";
 import { FrameType } from "./frame.ts";
 import { HtxSession, MAX_FILL_LENGTH } from "./session.ts";
-import type { SessionStream } from "./session_stream.ts";
+import { SessionStream } from "./session_stream.ts";
 import type { SessionOptions } from "./session_types.ts";
 import { decodeVarint } from "./varint.ts";
 
@@ -43,20 +43,115 @@ function close(plaintext: Uint8Array): [id: number, code: number] {
 }
 
 Deno.test("what a listener for KEY_UPDATE writes does not run into the frame behind it", () => {
-  let session: HtxSession | undefined;
-  let other: SessionStream | undefined;
-  const made = setUp("client", { events: { keyUpdate: () => other!.put(utf8("NEW")) } });
-  session = made.session;
+  const { session, clock, sent } = setUp("client", { events: { keyUpdate: () => other.put(utf8("NEW")) } });
   const stream = session.openStream()!;
-  other = session.openStream()!;
+  const other = session.openStream()!;
   stream.put(utf8("open"));
-  made.sent();
-  made.clock.now += 3_600_000;
+  sent();
+  clock.now += 3_600_000;
   stream.put(utf8("before"));
-  const frames = made.sent();
+  const frames = sent();
   assertEquals(frames.map(({ type, plaintext }) => [type, fromUtf8(plaintext)]), [
     [FrameType.KEY_UPDATE, ""],
     [FrameType.STREAM, "before"],
     [FrameType.STREAM, "NEW"],
   ]);
+});
+
+Deno.test("resets that wait go out before the CLOSE of an orderly end", () => {
+  // A server that drains: a new stream is refused and the last old one ends in the same batch.
+  const drained = setUp("server");
+  drained.session.receive(drained.peer.streamEnd(1, "x"));
+  drained.accepted[0]!.put(utf8("y"), true);
+  drained.session.drain();
+  drained.session.receive(drained.peer.streamEnd(3, "late"));
+  assertEquals(
+    drained.sent().map(({ type, plaintext }) => type === FrameType.CLOSE ? close(plaintext) : type),
+    [[3, CloseCode.GOING_AWAY], FrameType.STREAM_END, [0, 0]],
+  );
+  // The last stream is reset while draining, and right before close().
+  for (const end of ["drain", "close"] as const) {
+    const { session, peer, accepted, sent } = setUp("server");
+    session.receive(peer.stream(1, "x"));
+    if (end === "drain") session.drain();
+    accepted[0]!.reset("INTERNAL_ERROR");
+    if (end === "close") session.close();
+    assertEquals(sent().map(({ plaintext }) => close(plaintext)), [[1, CloseCode.INTERNAL_ERROR], [0, 0]]);
+  }
+  // A response that ends while the request still flows.
+  const { session, peer, accepted, sent } = setUp("server");
+  session.receive(peer.stream(1, "x"));
+  session.drain();
+  accepted[0]!.put(utf8("y"), true);
+  accepted[0]!.stopSending();
+  assertEquals(
+    sent().map(({ type, plaintext }) => type === FrameType.CLOSE ? close(plaintext) : type),
+    [FrameType.STREAM_END, [1, CloseCode.NO_ERROR], [0, 0]],
+  );
+});
+
+Deno.test("an end for an error sends one CLOSE and no resets before it", () => {
+  const { session, peer, sent } = setUp("server", { limits: { maxPeerStreams: 0 } });
+  session.receive(concat(peer.stream(1, "x"), peer.window(3, 1)));
+  assertEquals(sent().map(({ plaintext }) => close(plaintext)), [[0, CloseCode.PROTOCOL_ERROR]]);
+});
+
+Deno.test("a listener that resets another stream while the session closes lets no cut stream look complete", () => {
+  class Nosy extends SessionStream {
+    other: SessionStream | undefined;
+    protected override onFinished(): void {
+      this.other?.reset("CANCELLED");
+    }
+  }
+  const { session, sent } = setUp("client", { createStream: (session, id) => new Nosy(session, id) });
+  const [first, second] = [session.openStream() as Nosy, session.openStream() as Nosy];
+  first.other = second;
+  first.put(utf8("a"));
+  second.put(utf8("b"));
+  session.close();
+  assertEquals(sent().map(({ type, plaintext }) => [type, fromUtf8(plaintext)]), [
+    [FrameType.STREAM, "a"],
+    [FrameType.CLOSE, ""],
+  ]);
+  assertEquals(second.error?.code, "CANCELLED");
+  assertEquals(session.stats.streams, 0);
+});
+
+Deno.test("bytes that arrive after abort() are not looked at", () => {
+  const { session, peer } = setUp("server");
+  session.abort(new HtxError("CLOSED", "aborted"));
+  session.wipe();
+  session.receive(concat(peer.stream(1, "x"), new Uint8Array(40)));
+  assertEquals(session.stats.framesReceived, 0);
+});
+
+Deno.test("a peer that opens streams without end and reads nothing is EXCESSIVE_LOAD, not memory", () => {
+  const { session, peer } = setUp("server", { limits: { maxPeerStreams: 0 } });
+  for (let i = 0; i < 10_000; i++) session.receive(peer.stream(1 + 2 * i, "x"));
+  assertEquals(session.error, undefined);
+  session.receive(peer.stream(20_001, "x"));
+  assertEquals(session.error?.code, "EXCESSIVE_LOAD");
+  const { session: reading, peer: other, sent } = setUp("server", { limits: { maxPeerStreams: 0 } });
+  for (let i = 0; i < 12_000; i++) {
+    reading.receive(other.stream(1 + 2 * i, "x"));
+    if (i % 1000 === 0) sent();
+  }
+  assertEquals(reading.error, undefined);
+});
+
+Deno.test("a client's data on stream 2 ends the session while the stream is open, too (e-31)", () => {
+  for (const frame of [FrameType.STREAM, FrameType.STREAM_END]) {
+    const { session, peer } = setUp("server");
+    session.openControlStream().put(utf8("map"));
+    output(session);
+    session.receive(peer.frame(frame, 2, utf8("x")));
+    assertEquals(session.error?.code, "PROTOCOL_ERROR");
+  }
+});
+
+Deno.test("a key that has had no frame for its hour is replaced before its first one, too (e-21)", () => {
+  const { session, clock, sent } = setUp("client");
+  clock.now += 3_600_000;
+  session.openStream()!.put(utf8("x"));
+  assertEquals(sent().map((frame) => frame.type), [FrameType.KEY_UPDATE, FrameType.STREAM]);
 });
