@@ -75,20 +75,31 @@ export interface MemoryBlockstoreOptions {
 /** Default of {@linkcode MemoryBlockstoreOptions.maxBytes}: 1 GiB. */
 export const DEFAULT_MEMORY_BYTES: number = 1024 ** 3;
 
-/** Takes over pieces that nobody else will change; what hangs on a much larger buffer is copied off it. */
-let adopt: (store: MemoryBlockstore, cid: CID, pieces: readonly Uint8Array[]) => void;
-/** The pieces of a block as they are stored, for reading only. */
-let peek: (store: MemoryBlockstore, cid: CID) => readonly Uint8Array[] | undefined;
+/** Takes over pieces that were just hashed; what hangs on a much larger buffer is copied off it. */
+let adopt: (store: MemoryBlockstore, cid: CID, pieces: readonly Uint8Array[], isSure: boolean) => void;
+/** The block as it is stored, for reading only. */
+let peek: (store: MemoryBlockstore, cid: CID) => MemoryBlock | undefined;
 
 /** Whether a store is a memory store and nothing more. */
 let isPlainMemory: (store: Blockstore) => store is MemoryBlockstore;
+
+/** A block in memory. */
+interface MemoryBlock {
+  readonly cid: CID;
+  readonly pieces: readonly Uint8Array[];
+  /**
+   * Whether the bytes were found to be the CID's and have been out of everybody's reach since: then they need not be
+   * hashed again to be sent.
+   */
+  isSure: boolean;
+}
 
 /**
  * Blocks in memory, within a bound of bytes. Blocks that are put are copied, so that later changes of the
  * caller's array do not reach the store.
  */
 export class MemoryBlockstore implements Blockstore {
-  readonly #blocks = new Map<string, { readonly cid: CID; readonly pieces: readonly Uint8Array[] }>();
+  readonly #blocks = new Map<string, MemoryBlock>();
   readonly #maxBytes: number;
   readonly #evict: boolean;
   #bytes = 0;
@@ -147,7 +158,7 @@ export class MemoryBlockstore implements Blockstore {
       #blocks in store && Object.getPrototypeOf(store) === MemoryBlockstore.prototype;
   }
 
-  #set(cid: CID, pieces: readonly Uint8Array[]): CID {
+  #set(cid: CID, pieces: readonly Uint8Array[], isSure = false): CID {
     const key = blockKey(cid);
     const length = blockLength(pieces);
     const old = this.#blocks.get(key);
@@ -166,19 +177,19 @@ export class MemoryBlockstore implements Blockstore {
       this.#blocks.delete(oldest);
       bytes -= blockLength(block.pieces);
     }
-    this.#blocks.set(key, { cid: toRawCid(cid), pieces });
+    this.#blocks.set(key, { cid: toRawCid(cid), pieces, isSure });
     this.#bytes = bytes + length;
     return cid;
   }
 
-  #use(cid: CID): readonly Uint8Array[] | undefined {
+  #use(cid: CID): MemoryBlock | undefined {
     const key = blockKey(cid);
     const block = this.#blocks.get(key);
     if (block !== undefined && this.#evict) {
       this.#blocks.delete(key);
       this.#blocks.set(key, block);
     }
-    return block?.pieces;
+    return block;
   }
 
   /**
@@ -188,9 +199,10 @@ export class MemoryBlockstore implements Blockstore {
    */
   *get(cid: CID, options: BlockstoreCallOptions = {}): Generator<Uint8Array> {
     options.signal?.throwIfAborted();
-    const pieces = this.#use(cid);
-    if (pieces === undefined) throw new BlockNotFoundError([cid]);
-    yield* pieces;
+    const block = this.#use(cid);
+    if (block === undefined) throw new BlockNotFoundError([cid]);
+    block.isSure = false;
+    yield* block.pieces;
   }
 
   /** Forgets a block; one that is not there is forgotten already. */
@@ -229,9 +241,10 @@ export class MemoryBlockstore implements Blockstore {
 
   /** All blocks, under their CID with codec raw. */
   *getAll(options: BlockstoreCallOptions = {}): Generator<Pair> {
-    for (const { cid, pieces } of this.#blocks.values()) {
+    for (const block of this.#blocks.values()) {
       options.signal?.throwIfAborted();
-      yield { cid, bytes: generate(pieces) };
+      block.isSure = false;
+      yield { cid: block.cid, bytes: generate(block.pieces) };
     }
   }
 }
@@ -267,6 +280,15 @@ export let putHashed: (
   cid: CID,
   pieces: readonly Uint8Array[],
 ) => void | Promise<void>;
+
+/**
+ * {@linkcode VerifiedBlockstore.read} for who changes the pieces as little as he hands them on: what is in memory
+ * and was out of everybody's reach is not hashed again. For this folder alone.
+ */
+export let readToSend: (
+  store: VerifiedBlockstore,
+  cid: CID,
+) => readonly Uint8Array[] | undefined | Promise<readonly Uint8Array[] | undefined>;
 
 /**
  * Any blockstore, with every block checked against its CID on the way in and on the way out (e-35).
@@ -337,12 +359,19 @@ export class VerifiedBlockstore implements Blockstore {
         `Cannot store block ${cid}: length is ${length}, limit is ${this.#maxBlockLength}`,
       );
     }
-    if (!matchesCid(cid, pieces)) {
+    // In memory the store's own copy is made first and checked then: what the caller does to his changes nothing.
+    const own = this.#memory === undefined ? pieces : [new Uint8Array(joinBlock(pieces))];
+    if (!matchesCid(cid, own)) {
       throw new HtxError("MALFORMED", `Cannot store block ${cid}: its bytes hash to another CID`, {
         field: "block",
       });
     }
-    await this.#write(cid, () => this.#inner.put(cid, joinBlock(pieces), options));
+    if (this.#memory === undefined) {
+      await this.#write(cid, () => this.#inner.put(cid, joinBlock(pieces), options));
+    } else {
+      adopt(this.#memory, cid, own, true);
+      this.#bad.delete(blockKey(cid));
+    }
     return cid;
   }
 
@@ -357,9 +386,11 @@ export class VerifiedBlockstore implements Blockstore {
       if (store.#memory === undefined) {
         return store.#write(cid, () => store.#inner.put(cid, joinBlock(pieces)));
       }
-      adopt(store.#memory, cid, pieces);
+      // Whoever waits for the block gets the same pieces.
+      adopt(store.#memory, cid, pieces, false);
       store.#bad.delete(blockKey(cid));
     };
+    readToSend = (store, cid) => store.#read(cid, {}, true);
   }
 
   /** The block in pieces as the store has them, or `undefined` when it is absent or bad. */
@@ -367,12 +398,22 @@ export class VerifiedBlockstore implements Blockstore {
     cid: CID,
     options: BlockstoreCallOptions = {},
   ): readonly Uint8Array[] | undefined | Promise<readonly Uint8Array[] | undefined> {
+    return this.#read(cid, options, false);
+  }
+
+  #read(
+    cid: CID,
+    options: BlockstoreCallOptions,
+    isToSend: boolean,
+  ): readonly Uint8Array[] | undefined | Promise<readonly Uint8Array[] | undefined> {
     options.signal?.throwIfAborted();
     if (!isTrustedCid(cid)) return undefined;
     if (this.#memory !== undefined) {
-      const pieces = peek(this.#memory, cid);
-      if (pieces === undefined) return undefined;
-      if (matchesCid(cid, pieces)) return pieces;
+      const block = peek(this.#memory, cid);
+      if (block === undefined) return undefined;
+      const isSure = block.isSure;
+      if (!isToSend) block.isSure = false;
+      if (isSure || matchesCid(cid, block.pieces)) return block.pieces;
       return this.#quarantine(cid).then(() => undefined);
     }
     if (this.#bad.has(blockKey(cid))) return undefined;

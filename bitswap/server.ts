@@ -7,7 +7,7 @@
  * @module
  */
 
-import { type Blockstore, type BlockstoreCallOptions, VerifiedBlockstore } from "./blockstore.ts";
+import { type Blockstore, type BlockstoreCallOptions, readToSend, VerifiedBlockstore } from "./blockstore.ts";
 import { blockKey, blockLength, type CID, parseCid, RAW_CODEC } from "./cid.ts";
 import { HtxError, toHex } from "./_core.ts";
 import { type Ledger, LedgerBook, type LedgerEntry, type LedgerOptions } from "./ledger.ts";
@@ -501,7 +501,7 @@ class StreamServer {
       if (this.#loads.some(({ result }) => !(result instanceof Promise))) return;
       const task = this.#queue.next();
       if (task === undefined) return;
-      const result = store.read(task.cid);
+      const result = readToSend(store, task.cid);
       const load: Load = { task, result, settled: !(result instanceof Promise) };
       if (result instanceof Promise) {
         const settle = (): void => {

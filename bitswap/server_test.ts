@@ -299,6 +299,35 @@ Deno.test("e-35 a block that went bad in the store is not served, whatever it ha
   assertEquals(reports.length, 4);
 });
 
+Deno.test("e-35 arrays that the store was given, or gave out, do not change what is served", async () => {
+  const server = new BitswapServer();
+  const served = async (): Promise<number> => {
+    const hand = await dial(server);
+    await hand.say({ wantlist: { entries: [{ cid: HELLO_CID.bytes, sendDontHave: true }] } });
+    return summary(await hand.rest()).blocks.length;
+  };
+  const given = HELLO.slice();
+  await server.put(given);
+  given[0] = 0;
+  assertEquals(await served(), 1);
+  const holders = [
+    async (): Promise<Uint8Array> => await server.blockstore.getBytes(HELLO_CID),
+    async (): Promise<Uint8Array> => (await server.blockstore.read(HELLO_CID))![0]!,
+    async (): Promise<Uint8Array> => (await Array.fromAsync(server.blockstore.get(HELLO_CID)))[0]!,
+    async (): Promise<Uint8Array> => {
+      for await (const { bytes } of server.blockstore.getAll()) for await (const piece of bytes) return piece;
+      return new Uint8Array();
+    },
+  ];
+  for (const hold of holders) {
+    await server.put(HELLO);
+    const held = await hold();
+    assertEquals(await served(), 1);
+    held[0] = 0;
+    assertEquals(await served(), 0);
+  }
+});
+
 Deno.test("no more than the limit of wants is taken from a peer, over all its streams", async () => {
   const server = new BitswapServer({ maxWantsPerPeer: 10 });
   const cids = testBlocks(12, 50).map((block) => cidOf(block));
