@@ -7,7 +7,16 @@
 
 import type { OpenGroup, Step, Work } from "./groups.ts";
 import { INSTALL } from "./peers.ts";
-import { Child, type Command, denoRun, type Measurement, ROOT, startServer, usageOf } from "./process.ts";
+import {
+  Child,
+  type Command,
+  denoRun,
+  known,
+  type Measurement,
+  ROOT,
+  startServer,
+  usageOf,
+} from "./process.ts";
 
 interface Gateway {
   readonly variant: string;
@@ -49,10 +58,10 @@ export async function openGateways(work: Work): Promise<OpenGroup> {
     }
   };
   try {
-    if (wrk === undefined) {
+    if (wrk === undefined || peers.missing("wrk") !== undefined) {
       return {
         steps: [],
-        skipped: [{ variant: "htx", why: `wrk is ${INSTALL}` }],
+        skipped: [{ variant: "htx", why: `wrk: ${peers.missing("wrk")}` }],
         [Symbol.asyncDispose]: () => stack.disposeAsync(),
       };
     }
@@ -73,14 +82,15 @@ export async function openGateways(work: Work): Promise<OpenGroup> {
       });
     }
     const nginx = peers.program("nginx");
-    await add("nginx", noTls ?? (nginx === undefined ? INSTALL : undefined), async () => {
+    await add("nginx", noTls ?? peers.missing("nginx"), async () => {
       const port = freePort();
       const pid = await listen(await nginxCommand(nginx!, peers.scratch, port, sealed!.port), port);
       return { port, pids: [pid, ...sealed!.pids] };
     });
     const [ssh, sshd] = [peers.program("ssh"), peers.program("sshd")];
     const [userKey, hostKey] = [peers.file("certs/ssh"), peers.file("certs/sshhost")];
-    const noSsh = [ssh, sshd, userKey, hostKey].includes(undefined) ? INSTALL : undefined;
+    const noKeys = userKey === undefined || hostKey === undefined ? INSTALL : undefined;
+    const noSsh = peers.missing("ssh") ?? peers.missing("sshd") ?? noKeys;
     await add("ssh", noSsh, async () => {
       const [daemonPort, port] = [freePort(), freePort()];
       const commands = await sshCommands({
@@ -158,7 +168,7 @@ async function load(
     p50us,
     p90us,
     p99us,
-    cpuMsPerRequest: (usageOf(gateway.pids).cpu - before.cpu) * 1000 / Math.max(1, requests),
+    ...known({ cpuMsPerRequest: (usageOf(gateway.pids).cpu - before.cpu) * 1000 / Math.max(1, requests) }),
   };
 }
 
@@ -242,6 +252,9 @@ interface SshOptions {
 /** A daemon that is started as root insists on this folder of its own. */
 function sshdFolder(): void {
   if (Deno.uid() !== 0) return;
+  try {
+    if (Deno.statSync("/run/sshd").isDirectory) return;
+  } catch { /* it is not there */ }
   try {
     Deno.mkdirSync("/run/sshd", { recursive: true, mode: 0o755 });
   } catch (error) {

@@ -5,7 +5,15 @@
  */
 
 import { INSTALL, type Peers } from "./peers.ts";
-import { type Command, denoRun, measureClient, type Measurement, measurePair, ROOT } from "./process.ts";
+import {
+  type Command,
+  denoRun,
+  known,
+  measureClient,
+  type Measurement,
+  measurePair,
+  ROOT,
+} from "./process.ts";
 import { openGateways } from "./gateways.ts";
 import type { GroupName } from "./rows.ts";
 
@@ -160,8 +168,9 @@ function openIdle(work: Work): OpenGroup {
         ...one(
           kind,
           ["connections"],
-          denoRun(role("deno_session.ts"), ["server", kind, certificate, key], { env }),
-          (phases) => denoRun(role("deno_session.ts"), ["client", kind, certificate, phases], { env }),
+          denoRun(role("deno_session.ts"), ["server", kind, certificate, key], { env, flags: gc }),
+          (phases) =>
+            denoRun(role("deno_session.ts"), ["client", kind, certificate, phases], { env, flags: gc }),
         ),
         why: kind === "tls" && peers.tls === undefined
           ? "no certificate, and no openssl to make one"
@@ -180,8 +189,10 @@ function openIdle(work: Work): OpenGroup {
           phase,
           values: {
             ...values,
-            rssClient: values.rssClient! / values.count! / 1024,
-            rssServer: values.rssServer! / values.count! / 1024,
+            ...known({
+              rssClient: values.rssClient! / values.count! / 1024,
+              rssServer: values.rssServer! / values.count! / 1024,
+            }),
           },
         })),
     })),

@@ -4,6 +4,7 @@
  * @module
  */
 
+import { cpus } from "node:os";
 import { parseArgs } from "@std/cli/parse-args";
 import { LABELS, openGroup } from "./groups.ts";
 import { findPeers } from "./peers.ts";
@@ -113,14 +114,10 @@ class Progress {
 }
 
 function machine(): string {
-  let model = "";
-  try {
-    model = /^model name\s*:\s*(.*)$/m.exec(Deno.readTextFileSync("/proc/cpuinfo"))?.[1] ?? "";
-  } catch { /* not this system's way */ }
+  const model = cpus()[0]?.model || Deno.build.arch;
   const gibibytes = Math.round(Deno.systemMemoryInfo().total / 2 ** 30);
-  return `${
-    model === "" ? Deno.build.arch : model
-  }, ${navigator.hardwareConcurrency} cores, ${gibibytes} GiB, ${Deno.build.os} ${Deno.osRelease()}`;
+  const { hardwareConcurrency } = navigator;
+  return `${model}, ${hardwareConcurrency} cores, ${gibibytes} GiB, ${Deno.build.os} ${Deno.osRelease()}`;
 }
 
 async function run(settings: Settings, scratch: string): Promise<Report> {

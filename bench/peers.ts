@@ -17,6 +17,8 @@ export interface Peers {
   readonly scratch: string;
   /** The path of a program; `undefined` when it is not installed. */
   program(name: string): string | undefined;
+  /** Why a program cannot be run; `undefined` when it can. */
+  missing(name: string): string | undefined;
   /** The path of a file in the folder; `undefined` when it is not there. */
   file(name: string): string | undefined;
 }
@@ -38,11 +40,17 @@ export async function findPeers(scratch: string): Promise<Peers> {
     }
     return undefined;
   };
+  const missing = (name: string) => {
+    const command = program(name);
+    if (command === undefined) return INSTALL;
+    const { state } = Deno.permissions.querySync({ name: "run", command });
+    return state === "granted" ? undefined : `${command} may not be run: deno.json, permissions.bench.run`;
+  };
   const [certificate, key] = [file("certs/cert.pem"), file("certs/key.pem")];
   const tls = certificate !== undefined && key !== undefined
     ? { certificate, key }
     : await makeCertificate(scratch, program("openssl"));
-  return { folder: at, tls, scratch, program, file };
+  return { folder: at, tls, scratch, program, missing, file };
 }
 
 function existing(path: string): string | undefined {

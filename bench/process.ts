@@ -176,10 +176,12 @@ export async function measureClient(
       phase: line.slice(4, space),
       values: {
         ...JSON.parse(line.slice(space + 1)),
-        cpuServer: after.server.cpu - before.server.cpu,
-        cpuClient: after.client.cpu - before.client.cpu,
-        rssServer: after.server.rss - before.server.rss,
-        rssClient: after.client.rss - before.client.rss,
+        ...known({
+          cpuServer: after.server.cpu - before.server.cpu,
+          cpuClient: after.client.cpu - before.client.cpu,
+          rssServer: after.server.rss - before.server.rss,
+          rssClient: after.client.rss - before.client.rss,
+        }),
       },
     });
   });
@@ -196,28 +198,45 @@ export async function measureClient(
   return found;
 }
 
+/** The values that are numbers. */
+export function known(values: Readonly<Record<string, number>>): Record<string, number> {
+  return Object.fromEntries(Object.entries(values).filter(([, value]) => Number.isFinite(value)));
+}
+
 interface Usage {
-  /** CPU seconds, user and system. */
+  /** CPU seconds, user and system; `NaN` where they cannot be had. */
   readonly cpu: number;
-  /** Resident bytes. */
+  /** Resident bytes; `NaN` where they cannot be had. */
   readonly rss: number;
 }
 
-/** What processes and their living children have used so far; nothing where there is no `/proc`. */
+/** What processes and their living children have used so far: from `/proc` where that may be read, else from `ps`. */
 export function usageOf(pids: readonly number[]): Usage {
+  if (pids.length === 0) return { cpu: 0, rss: 0 };
+  try {
+    return usageFromProc(pids);
+  } catch { /* no such system, or not with these permissions */ }
+  try {
+    const { stdout } = new Deno.Command("ps", { args: ["-o", "rss=", "-p", pids.join(",")] }).outputSync();
+    const sizes = new TextDecoder().decode(stdout).trim().split(/\s+/).map(Number);
+    return { cpu: NaN, rss: sizes.reduce((sum, size) => sum + size, 0) * 1024 };
+  } catch {
+    return { cpu: NaN, rss: NaN };
+  }
+}
+
+function usageFromProc(pids: readonly number[]): Usage {
   let [cpu, rss] = [0, 0];
   for (const pid of pids) {
-    try {
-      const stat = Deno.readTextFileSync(`/proc/${pid}/stat`);
-      const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
-      cpu += (Number(fields[11]) + Number(fields[12])) / 100;
-      rss += Number(fields[21]) * 4096;
-      const children = Deno.readTextFileSync(`/proc/${pid}/task/${pid}/children`).trim();
-      if (children === "") continue;
-      const below = usageOf(children.split(/\s+/).map(Number));
-      cpu += below.cpu;
-      rss += below.rss;
-    } catch { /* it has ended, or the system has no such files */ }
+    const stat = Deno.readTextFileSync(`/proc/${pid}/stat`);
+    const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+    cpu += (Number(fields[11]) + Number(fields[12])) / 100;
+    rss += Number(fields[21]) * 4096;
+    const children = Deno.readTextFileSync(`/proc/${pid}/task/${pid}/children`).trim();
+    if (children === "") continue;
+    const below = usageFromProc(children.split(/\s+/).map(Number));
+    cpu += below.cpu;
+    rss += below.rss;
   }
   return { cpu, rss };
 }

@@ -185,7 +185,12 @@ async function measure(kind: string, certificate: string, phases: string, info: 
     } else if (name === "connections") {
       const count = Number(Deno.env.get("CONNECTIONS") ?? 1000);
       const conns = [await dial(ECHO)];
-      const settle = () => new Promise((resolve) => setTimeout(resolve, 300));
+      const settle = async () => {
+        for (let i = 0; i < 3; i++) {
+          await new Promise((resolve) => setTimeout(resolve, 150));
+          (globalThis as { gc?: () => void }).gc?.();
+        }
+      };
       await settle();
       await phase(name, async () => {
         while (conns.length <= count) conns.push(await dial(ECHO));
