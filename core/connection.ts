@@ -423,6 +423,11 @@ export class HtxConnection implements AsyncDisposable {
     for (const ping of this.#pings.splice(0)) ping.done.reject(why);
     this.#wakeIncoming();
     this.#flushSoon();
+    if (this.#writeSince !== undefined) {
+      // From here on a write that is stuck holds the end up, and an end is given less time.
+      this.#writeSince = this.#clock.now();
+      this.#arm();
+    }
   }
 
   // ------------------------------------------------------------------ moving bytes

@@ -1,0 +1,137 @@
+/** What a review of connections found: each case once went wrong. */
+
+import { assert, assertEquals, assertRejects } from "@std/assert";
+import { RawPeer, testKeys } from "./_raw_peer.ts";
+import { type Clock, type ConnectionInit, HtxConnection } from "./connection.ts";
+import type { ByteIo, Duplex } from "./duplex.ts";
+import { HtxError } from "./errors.ts";
+import { FrameType } from "./frame.ts";
+import type { HtxStream } from "./stream.ts";
+
+/** A clock that moves when it is told to. */
+class ManualClock implements Clock {
+  #now = 1000;
+  readonly #timers: Set<{ at: number; callback: () => void }> = new Set();
+
+  now(): number {
+    return this.#now;
+  }
+
+  setTimer(delay: number, callback: () => void): () => void {
+    const timer = { at: this.#now + delay, callback };
+    this.#timers.add(timer);
+    return () => this.#timers.delete(timer);
+  }
+
+  get timers(): number {
+    return this.#timers.size;
+  }
+
+  advance(ms: number): void {
+    const end = this.#now + ms;
+    for (;;) {
+      const next = [...this.#timers].filter((timer) => timer.at <= end).sort((a, b) => a.at - b.at)[0];
+      if (next === undefined) break;
+      this.#timers.delete(next);
+      this.#now = Math.max(this.#now, next.at);
+      next.callback();
+    }
+    this.#now = end;
+  }
+}
+
+/** A duplex whose other end is the test: it says what is read, and whether writes get through. */
+class HandMade implements ByteIo {
+  readonly written: Uint8Array[] = [];
+  stuck = false;
+  closed = false;
+  #chunks: (Uint8Array | null)[] = [];
+  #reader: PromiseWithResolvers<void> | undefined;
+  #writer: PromiseWithResolvers<void> | undefined;
+
+  get duplex(): Duplex {
+    return { readable: new ReadableStream(), writable: new WritableStream(), io: this };
+  }
+
+  /** Bytes for the connection to read; `null` is the end. */
+  give(chunk: Uint8Array | null): void {
+    this.#chunks.push(chunk);
+    this.#reader?.resolve();
+  }
+
+  async read(into: Uint8Array): Promise<number | null> {
+    while (this.#chunks.length === 0) {
+      if (this.closed) throw new Error("closed");
+      this.#reader = Promise.withResolvers();
+      await this.#reader.promise;
+    }
+    const chunk = this.#chunks[0];
+    if (chunk === null || chunk === undefined) return null;
+    const part = chunk.subarray(0, into.length);
+    into.set(part);
+    if (part.length === chunk.length) this.#chunks.shift();
+    else this.#chunks[0] = chunk.subarray(part.length);
+    return part.length;
+  }
+
+  async write(data: Uint8Array): Promise<void> {
+    if (this.stuck) {
+      this.#writer = Promise.withResolvers();
+      await this.#writer.promise;
+    }
+    this.written.push(data.slice());
+  }
+
+  closeWrite(): Promise<void> {
+    return Promise.resolve();
+  }
+
+  close(): void {
+    this.closed = true;
+    this.#reader?.resolve();
+    this.#writer?.reject(new Error("closed"));
+  }
+}
+
+function setUp(role: "client" | "server", options: Partial<ConnectionInit> = {}) {
+  const io = new HandMade();
+  const clock = new ManualClock();
+  const connection = new HtxConnection(io.duplex, {
+    role,
+    keys: testKeys(),
+    remoteStatic: new Uint8Array(32),
+    handshake: { protocol: "test", hybrid: false, hash: new Uint8Array(32) },
+    clock,
+    ...options,
+  });
+  return { io, clock, connection, peer: new RawPeer(role) };
+}
+
+/** Lets everything that is due happen: no timer is involved anywhere. */
+async function settle(): Promise<void> {
+  for (let i = 0; i < 100; i++) await undefined;
+}
+
+Deno.test("close() and an end of the peer's are over in a second though a write is stuck", async () => {
+  for (const writeTimeoutMs of [60_000, 0]) {
+    for (const end of ["close", "EOF"] as const) {
+      const { io, clock, connection } = setUp("client", { writeTimeoutMs });
+      io.stuck = true;
+      const stream = await connection.createBidirectionalStream();
+      await stream.write(new Uint8Array(10));
+      await settle();
+      clock.advance(30_000);
+      let ended = false;
+      connection.closed.catch(() => {}).finally(() => ended = true);
+      if (end === "close") connection.close();
+      else io.give(null);
+      await settle();
+      clock.advance(999);
+      await settle();
+      assertEquals(ended, false);
+      clock.advance(1);
+      await settle();
+      assertEquals([ended, clock.timers, io.closed], [true, 0, true], `${end}, ${writeTimeoutMs}`);
+    }
+  }
+});
