@@ -65,6 +65,27 @@ export {
 } from "./server.ts";
 export type { HttpStream } from "./stream.ts";
 export { HttpMessageDecoderStream, HttpMessageEncoderStream } from "./streams.ts";
+export {
+  relayWebSocket,
+  type RelayWebSocketOptions,
+  StreamWebSocket,
+  type StreamWebSocketEventMap,
+  type StreamWebSocketHandler,
+  type UpgradeWebSocketOptions,
+  webSocketOverStream,
+  type WebSocketOverStreamOptions,
+  type WebSocketProxyOptions,
+  webSocketProxyUpstream,
+  type WebSocketUpgrade,
+} from "./websocket.ts";
+export {
+  encodeWebSocketClose,
+  encodeWebSocketFrame,
+  WebSocketDecoder,
+  type WebSocketDecoderOptions,
+  type WebSocketEvent,
+  WebSocketOpcode,
+} from "./websocket_frames.ts";
 export type {
   Bytes,
   CloseCodeName,

@@ -25,6 +25,12 @@ import {
 import { cancelQuietly, type HttpContent, type HttpTrailers, type Outgoing, sendMessage } from "./send.ts";
 import type { HttpStream } from "./stream.ts";
 import { TunnelStream } from "./tunnel.ts";
+import {
+  prepareUpgrade,
+  type StreamWebSocket,
+  type UpgradeWebSocketOptions,
+  type WebSocketUpgrade,
+} from "./websocket.ts";
 
 /** What an exchange knows of the session below it; an `HtxConnection` is one. */
 export interface HttpConnectionInfo {
@@ -349,6 +355,13 @@ export interface HttpRequestInfo {
   sendInformational(status: number, headers?: HeadersInit): Promise<void>;
   /** Sets the trailers of the response, or a function that gives them when its body has been sent. */
   setTrailers(trailers: HeadersInit | (() => HeadersInit | Promise<HeadersInit>)): void;
+  /**
+   * Accepts a WebSocket, as `Deno.upgradeWebSocket` does: the handler returns the response given. The request is one
+   * for a WebSocket when its field `upgrade` says so.
+   *
+   * @throws {TypeError} when the request does not ask for a WebSocket, or was upgraded before
+   */
+  upgradeWebSocket(options?: UpgradeWebSocketOptions): WebSocketUpgrade;
 }
 
 /** A fetch handler, as of `Deno.serve`, Hono's `app.fetch` or a `{ fetch }` default export. */
@@ -356,7 +369,11 @@ export type HttpHandler = (request: Request, info: HttpRequestInfo) => Response 
 
 /** Options of {@linkcode serveHttpStream}. */
 export interface ServeHttpStreamOptions extends ServeHttpOptions {
-  /** Answers WebSocket requests, which a fetch handler cannot; without it they get 501. */
+  /**
+   * Answers WebSocket requests in place of the fetch handler, such as {@linkcode webSocketProxyUpstream}.
+   *
+   * @default {the fetch handler is given a GET request with `upgrade: websocket`, and may call `info.upgradeWebSocket()`}
+   */
   webSocket?: HttpExchangeHandler | undefined;
 }
 
@@ -382,7 +399,7 @@ export function serveHttpStream(
 ): Promise<void> {
   const { webSocket } = options;
   return serveHttpExchange(stream, (request, info) => {
-    if (request.method === "CONNECT") return webSocket !== undefined ? webSocket(request, info) : plain(501);
+    if (request.method === "CONNECT" && webSocket !== undefined) return webSocket(request, info);
     return fetchExchange(stream, handler, request, info);
   }, options);
 }
@@ -394,16 +411,33 @@ function fetchExchange(
   received: HttpRequest,
   exchange: HttpExchangeInfo,
 ): HttpResponseParts | Promise<HttpResponseParts> {
+  const connect = received.method === "CONNECT";
   let request: Request;
   try {
-    request = new StreamRequest(received, stream);
+    // `Request` knows no CONNECT: as in HTTP/1.1, a WebSocket is asked for with GET.
+    request = new StreamRequest(connect ? { ...received, method: "GET" } : received, stream);
   } catch {
     return plain(400); // The authority is no host that a URL can have.
   }
   const info = new FetchInfo(received, exchange);
+  const finish = connect ? toUpgradeParts : toParts;
   const result = handler(request, info);
-  if (result instanceof Promise) return result.then((response) => toParts(response, info));
-  return toParts(result, info);
+  if (result instanceof Promise) return result.then((response) => finish(response, info));
+  return finish(result, info);
+}
+
+/** The answer to a WebSocket request: a 2xx accepts it, so one from a handler that knows of no WebSocket must not go out. */
+function toUpgradeParts(response: Response, info: FetchInfo): HttpResponseParts {
+  const parts = toParts(response, info);
+  const { socket } = info;
+  const accepted = parts.status >= 200 && parts.status < 300;
+  if (socket !== undefined && accepted) {
+    return { status: parts.status, fields: parts.fields, upgrade: (stream) => socket._start(stream) };
+  }
+  socket?._refuse();
+  if (!accepted) return parts;
+  response.body?.cancel().catch(() => {}); // nobody is going to read it
+  return plain(501);
 }
 
 function plain(status: number): HttpResponseParts {
@@ -462,6 +496,8 @@ class FetchInfo implements HttpRequestInfo {
   readonly #exchange: HttpExchangeInfo;
   /** The trailers of the response, as set by the handler. */
   trailers: HttpTrailers | undefined;
+  /** The WebSocket that the handler accepted. */
+  socket: StreamWebSocket | undefined;
 
   constructor(request: HttpRequest, exchange: HttpExchangeInfo) {
     this.#request = request;
@@ -500,5 +536,17 @@ class FetchInfo implements HttpRequestInfo {
 
   setTrailers(trailers: HeadersInit | (() => HeadersInit | Promise<HeadersInit>)): void {
     this.trailers = trailerFields(trailers);
+  }
+
+  upgradeWebSocket(options: UpgradeWebSocketOptions = {}): WebSocketUpgrade {
+    const { method, scheme, authority, path, fields } = this.#request;
+    if (method !== "CONNECT") throw new TypeError("Cannot upgrade: the request does not ask for a WebSocket");
+    if (this.socket !== undefined) throw new TypeError("Cannot upgrade: the request was upgraded before");
+    const url = `${scheme === "https" ? "wss" : "ws"}://${authority}${path}`;
+    const { socket, response } = prepareUpgrade(fields, url, options);
+    this.socket = socket;
+    // The client may go before the response has been sent.
+    this.#exchange.signal.addEventListener("abort", () => socket._refuse(), { once: true });
+    return { socket, response };
   }
 }
