@@ -1,0 +1,295 @@
+import { assert, assertEquals, assertThrows } from "@std/assert";
+import fc from "fast-check";
+import { type EngineCommand, WantEngine, type WantEngineOptions } from "./engine.ts";
+import type { WantlistEntry } from "./message.ts";
+
+/** A CID for the engine is bytes that it hands back; its key says which. */
+function cid(key: string): Uint8Array {
+  return new TextEncoder().encode(key);
+}
+
+function keyOf(entry: WantlistEntry): string {
+  return new TextDecoder().decode(entry.cid);
+}
+
+/** What was sent, in short: `stream+key` want-block, `?key` want-have, `-key` cancel. */
+function sent(commands: EngineCommand[]): string[] {
+  return commands.flatMap((command) =>
+    command.type === "send"
+      ? command.entries.map((entry) =>
+        `${command.stream}${entry.cancel ? "-" : entry.wantType === "have" ? "?" : "+"}${keyOf(entry)}`
+      )
+      : [`${command.type} ${command.type === "missing" ? command.key : `${command.peer} ${command.reason}`}`]
+  );
+}
+
+function engineOf(peers: Record<string, number[]>, options: WantEngineOptions = {}): WantEngine {
+  const engine = new WantEngine(options);
+  for (const [peer, streams] of Object.entries(peers)) {
+    engine.addPeer(peer, 0);
+    for (const stream of streams) engine.streamUp(stream, peer, 0);
+  }
+  return engine;
+}
+
+Deno.test("WantEngine asks the only peer for blocks at once, over both its streams, no more than its window", () => {
+  const engine = engineOf({ a: [1, 2] });
+  for (const key of "ABCDEF") engine.want(key, cid(key));
+  assertEquals(sent(engine.poll(0)), ["1+A", "1+C", "2+B", "2+D"]);
+  assertEquals(sent(engine.poll(0)), []);
+  // A good block makes room for itself and one more.
+  assertEquals(engine.block(1, "A", 10, 1), "wanted");
+  assertEquals(sent(engine.poll(1)), ["1+E", "1+F"]);
+});
+
+Deno.test("WantEngine asks one peer for the block and the others whether they have it", () => {
+  const engine = engineOf({ a: [1], b: [2] });
+  engine.want("A", cid("A"));
+  assertEquals(sent(engine.poll(0)), ["1+A", "2?A"]);
+  engine.presence(2, "A", true, 1);
+  assertEquals(sent(engine.poll(1)), []);
+  engine.presence(1, "A", false, 2);
+  assertEquals(sent(engine.poll(2)), ["2+A"]);
+  assertEquals(engine.block(2, "A", 10, 3), "wanted");
+  assertEquals(engine.pending, 0);
+});
+
+Deno.test("WantEngine gives up on a block that everyone has answered for and nobody has", () => {
+  const engine = engineOf({ a: [1], b: [2], c: [] });
+  engine.want("A", cid("A"));
+  engine.poll(0);
+  engine.presence(1, "A", false, 1);
+  engine.presence(2, "A", false, 1);
+  // c may still be reached.
+  assertEquals(sent(engine.poll(1)), []);
+  engine.peerGone("c");
+  assertEquals(sent(engine.poll(1)), ["missing A"]);
+  const nobody = new WantEngine();
+  nobody.want("A", cid("A"));
+  assertEquals(sent(nobody.poll(0)), ["missing A"]);
+});
+
+Deno.test("WantEngine lets the higher priority go first", () => {
+  const engine = engineOf({ a: [1] });
+  for (const [key, priority] of [["A", 1], ["B", 7], ["C", -1], ["D", 7]] as const) {
+    engine.want(key, cid(key), priority);
+  }
+  assertEquals(sent(engine.poll(0)), ["1+B", "1+D", "1+A", "1+C"]);
+});
+
+Deno.test("WantEngine takes a want back, and a block that comes all the same is no lie", () => {
+  const engine = engineOf({ a: [1], b: [2] });
+  engine.want("A", cid("A"));
+  engine.poll(0);
+  engine.cancel("A");
+  assertEquals(sent(engine.poll(0)), ["1-A", "2-A"]);
+  assertEquals(engine.block(1, "A", 10, 1), "duplicate");
+  assertEquals(engine.stats("a")!.duplicates, 1);
+  assertEquals(engine.stats("a")!.wrongBlocks, 0);
+});
+
+Deno.test("WantEngine drops a peer at its third wrong block, and asks elsewhere when lies account for all it owes", () => {
+  const engine = engineOf({ a: [1], b: [2] });
+  for (const key of "AB") engine.want(key, cid(key));
+  assertEquals(sent(engine.poll(0)), ["1+A", "1+B", "2?A", "2?B"]);
+  engine.presence(2, "A", true, 1);
+  engine.presence(2, "B", true, 1);
+  assertEquals(engine.block(1, "X", 10, 1), "wrong");
+  assertEquals(sent(engine.poll(1)), []);
+  assertEquals(engine.block(1, undefined, 1e9, 1), "wrong");
+  // Two wants, two lies.
+  assertEquals(sent(engine.poll(1)), ["1-A", "1-B", "2+A", "2+B"]);
+  assertEquals(engine.block(1, "Y", 10, 1), "wrong");
+  assertEquals(sent(engine.poll(1)), ["drop a wrong-blocks"]);
+});
+
+Deno.test("WantEngine calls a stall just at the timeout, and not while bytes come", () => {
+  const engine = engineOf({ a: [1] }, { stallTimeout: 100 });
+  engine.tick(1000);
+  assertEquals(sent(engine.poll(1000)), []);
+  engine.want("A", cid("A"));
+  engine.poll(1000);
+  engine.progress(1, 16 * 1024, 1050);
+  engine.tick(1149);
+  assertEquals(sent(engine.poll(1149)), []);
+  // A trickle is no progress.
+  engine.progress(1, 100, 1149);
+  engine.tick(1150);
+  assertEquals(sent(engine.poll(1150)), ["drop a stalled"]);
+  engine.streamDown(1);
+  engine.streamUp(2, "a", 1200);
+  assertEquals(sent(engine.poll(1200)), ["2+A"]);
+});
+
+Deno.test("WantEngine asks again after a stream was lost: elsewhere, or of the same peer", () => {
+  const engine = engineOf({ a: [1, 2], b: [3] });
+  engine.want("A", cid("A"));
+  assertEquals(sent(engine.poll(0)), ["1+A", "3?A"]);
+  engine.presence(3, "A", true, 1);
+  engine.streamDown(1);
+  assertEquals(sent(engine.poll(1)), ["2+A"]);
+  engine.streamDown(2);
+  assertEquals(sent(engine.poll(1)), ["3+A"]);
+  engine.streamDown(3);
+  assertEquals(sent(engine.poll(1)), []);
+  engine.streamUp(4, "b", 2);
+  assertEquals(sent(engine.poll(2)), ["4+A"]);
+});
+
+Deno.test("WantEngine lets an idle peer take over what a silent one owes, and little of what a slow one does", () => {
+  const engine = engineOf({ a: [1], b: [2] }, { stealAfter: 100, stallTimeout: 1e6 });
+  for (const key of "ABCD") engine.want(key, cid(key));
+  assertEquals(sent(engine.poll(0)).slice(0, 4), ["1+A", "1+B", "1+C", "1+D"]);
+  for (const key of "ABCD") engine.presence(2, key, true, 1);
+  engine.progress(1, 1e6, 150);
+  engine.tick(160);
+  assertEquals(sent(engine.poll(160)), ["1-A", "2+A"]);
+  engine.block(2, "A", 10, 170);
+  engine.tick(180);
+  assertEquals(sent(engine.poll(180)), []);
+  engine.tick(251);
+  assertEquals(sent(engine.poll(251)), ["1-B", "1-C", "1-D", "2+B", "2+C", "2+D"]);
+  // The first owner wins after all: the block counts, and is asked for no more.
+  assertEquals(engine.block(1, "B", 10, 260), "wanted");
+  assertEquals(sent(engine.poll(260)), ["2-B"]);
+  assertEquals(engine.block(2, "B", 10, 270), "duplicate");
+});
+
+Deno.test("WantEngine refuses options that are not positive, and two peers of one name", () => {
+  for (
+    const name of ["maxWantsPerPeer", "maxOutstandingBytes", "maxWrongBlocks", "stallTimeout", "stealAfter"]
+  ) {
+    assertThrows(() => new WantEngine({ [name]: 0 }), RangeError);
+  }
+  const engine = engineOf({ a: [] });
+  assertThrows(() => engine.addPeer("a", 0), TypeError);
+  assertThrows(() => engine.streamUp(1, "b", 0), TypeError);
+});
+
+/** A peer of the model: what it has, and what it does with a want. */
+interface ModelPeer {
+  has: Set<string>;
+  manner: "good" | "lying" | "silent";
+  streams: Set<number>;
+  /** Asked and not answered yet. */
+  owed: { stream: number; entry: WantlistEntry }[];
+}
+
+Deno.test("WantEngine, whatever happens: nobody is asked past the limit, one peer at a time, and all ends well", () => {
+  const manner = fc.constantFrom("good" as const, "good" as const, "lying" as const, "silent" as const);
+  fc.assert(
+    fc.property(
+      fc.array(manner, { minLength: 1, maxLength: 4 }),
+      fc.integer({ min: 1, max: 60 }),
+      fc.array(fc.nat(1 << 30), { minLength: 200, maxLength: 600 }),
+      (manners, count, dice) => {
+        const keys = Array.from({ length: count }, (_, i) => `k${i}`);
+        const engine = new WantEngine({ maxWantsPerPeer: 20, stallTimeout: 50, stealAfter: 10 });
+        let now = 0;
+        let nextStream = 1;
+        const peers = new Map<string, ModelPeer>();
+        const got = new Set<string>();
+        const missing = new Set<string>();
+        const open = (name: string): void => {
+          const stream = nextStream++;
+          peers.get(name)!.streams.add(stream);
+          engine.streamUp(stream, name, now);
+        };
+        const close = (name: string, stream: number): void => {
+          const peer = peers.get(name)!;
+          peer.streams.delete(stream);
+          peer.owed = peer.owed.filter((owed) => owed.stream !== stream);
+          engine.streamDown(stream);
+        };
+        for (const [i, manner] of manners.entries()) {
+          const name = `p${i}`;
+          // Each block is with every second peer; good peers have what is asked of them in the end.
+          const has = new Set(keys.filter((_, at) => manner === "good" && (at + i) % 2 === 0));
+          peers.set(name, { has, manner, streams: new Set(), owed: [] });
+          engine.addPeer(name, now);
+          open(name);
+          open(name);
+        }
+        const obey = (): void => {
+          const asked = new Map<string, string>();
+          for (const command of engine.poll(now)) {
+            if (command.type === "missing") missing.add(command.key);
+            else if (command.type === "drop") {
+              for (const stream of [...peers.get(command.peer)!.streams]) close(command.peer, stream);
+              engine.peerGone(command.peer);
+              peers.delete(command.peer);
+            } else {
+              for (const peer of peers.values()) {
+                if (!peer.streams.has(command.stream)) continue;
+                for (const entry of command.entries) {
+                  const key = keyOf(entry);
+                  if (entry.cancel) {
+                    peer.owed = peer.owed.filter(({ stream, entry }) =>
+                      stream !== command.stream || keyOf(entry) !== key
+                    );
+                  } else peer.owed.push({ stream: command.stream, entry });
+                }
+              }
+            }
+          }
+          for (const [name, peer] of peers) {
+            assert(peer.owed.length <= 20, `${name} is asked ${peer.owed.length} things`);
+            for (const { entry } of peer.owed) {
+              if (entry.wantType === "have") continue;
+              const key = keyOf(entry);
+              assert(
+                !got.has(key) && asked.get(key) === undefined,
+                `${key} is asked of ${asked.get(key)} and ${name}`,
+              );
+              asked.set(key, name);
+            }
+          }
+        };
+        const step = (die: number): void => {
+          now += die % 5;
+          const names = [...peers.keys()];
+          const name = names[die % Math.max(1, names.length)];
+          const peer = name === undefined ? undefined : peers.get(name);
+          if (peer === undefined || name === undefined) return;
+          const owed = peer.owed.splice((die >> 4) % Math.max(1, peer.owed.length), 1)[0];
+          if ((die >> 8) % 40 === 0 && peer.streams.size > 0) {
+            close(name, [...peer.streams][0]!);
+            open(name);
+          } else if (owed === undefined || peer.manner === "silent") {
+            if (owed !== undefined) peer.owed.push(owed);
+            engine.tick(now);
+          } else {
+            const key = keyOf(owed.entry);
+            if (owed.entry.wantType === "have") {
+              engine.presence(owed.stream, key, peer.manner === "lying" || peer.has.has(key), now);
+            } else if (peer.manner === "lying") engine.block(owed.stream, `lie${die}`, 10, now);
+            else if (!peer.has.has(key)) engine.presence(owed.stream, key, false, now);
+            else if (engine.block(owed.stream, key, 10, now) === "wanted") got.add(key);
+          }
+          obey();
+        };
+        for (const [i, die] of dice.entries()) {
+          if (i < keys.length) engine.want(keys[i]!, cid(keys[i]!), i % 3);
+          step(die);
+        }
+        for (const key of keys) if (!got.has(key) && !missing.has(key)) engine.want(key, cid(key));
+        // Then everyone who answers answers, and who does not is found out.
+        for (let round = 0; round < 5000 && engine.pending > 0; round++) {
+          obey();
+          step(round * 7919);
+          now += 3;
+          engine.tick(now);
+          obey();
+        }
+        obey();
+        assertEquals(engine.pending, 0);
+        for (const key of keys) {
+          assert(got.has(key) !== missing.has(key), key);
+          // What some good peer has from the start to the end is never missing.
+          if (missing.has(key)) assert(![...peers.values()].some(({ has }) => has.has(key)), key);
+        }
+      },
+    ),
+    { numRuns: 60 },
+  );
+});
