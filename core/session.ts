@@ -743,7 +743,8 @@ export class HtxSession {
 
   /** @internal */
   _retireIfDone(stream: SessionStream): void {
-    if (stream._retired || !stream._finished || stream._held || stream._receive.size > 0) return;
+    if (stream._retired || !stream._finished || stream._held) return;
+    if (stream._receive.size > 0 && !stream._released) return;
     stream._retired = true;
     if (stream._id === CONTROL_STREAM_ID) return;
     if (!stream._local) this.#peerCount--;

@@ -41,6 +41,7 @@ export class SessionStream {
   /** @internal What was unread is gone: reading ends with `error`. */ _dropped = false;
   /** @internal No longer counted. */ _retired = false;
   /** @internal A handler still holds it. */ _held = false;
+  /** @internal A handler had it: what it left unread is its own business. */ _released = false;
   /** Bytes received on this stream so far. */
   bytesReceived = 0;
   /** @internal Bytes handed to `write`, and bytes sealed, since the beginning. */ _queuedBytes = 0;
@@ -141,6 +142,7 @@ export class SessionStream {
   release(): void {
     if (!this._held) return;
     this._held = false;
+    this._released = true;
     this.session._retireIfDone(this);
   }
 
