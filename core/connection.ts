@@ -151,6 +151,7 @@ export class HtxConnection implements AsyncDisposable {
   readonly #keyUpdates: Set<(sending: boolean) => void> = new Set();
   readonly #incoming: HtxStream[] = [];
   #incomingWaiter: (() => void) | undefined;
+  #incomingRefused = false;
   #incomingStreams: ReadableStream<HtxStream> | undefined;
   #pending: Uint8Array;
   #flushing = false;
@@ -189,9 +190,7 @@ export class HtxConnection implements AsyncDisposable {
         stream: (stream) => this.#accept(stream as HtxStream),
         slot: () => this.#slots.shift()?.resolve(),
         pong: (data) => this.#onPong(data),
-        keyUpdate: (sending) => {
-          for (const listener of this.#keyUpdates) listener(sending);
-        },
+        keyUpdate: (sending) => this.#onKeyUpdate(sending),
         closing: (info, error) => this.#onClosing(info, error),
       },
     });
@@ -291,6 +290,16 @@ export class HtxConnection implements AsyncDisposable {
     return () => this.#keyUpdates.delete(listener);
   }
 
+  #onKeyUpdate(sending: boolean): void {
+    for (const listener of this.#keyUpdates) {
+      try {
+        listener(sending);
+      } catch {
+        // the listener's to report: frames are being opened or sealed, and others wait to be told
+      }
+    }
+  }
+
   /** Replaces the keys of the sending direction with the next frame. It happens by itself, too (HTX 1.1 §2). */
   updateKey(): void {
     this.#session.updateKey();
@@ -302,16 +311,15 @@ export class HtxConnection implements AsyncDisposable {
     return this.#incomingStreams ??= new ReadableStream<HtxStream>({
       pull: (controller) => this.#pullIncoming(controller),
       cancel: () => {
-        for (const stream of this.#incoming.splice(0)) {
-          stream.reset("REFUSED");
-          stream.release();
-        }
+        this.#incomingRefused = true;
+        for (const stream of this.#incoming.splice(0)) refuse(stream, "REFUSED");
+        this.#wakeIncoming();
       },
     }, { highWaterMark: 0 });
   }
 
   async #pullIncoming(controller: ReadableStreamDefaultController<HtxStream>): Promise<void> {
-    for (;;) {
+    while (!this.#incomingRefused) {
       const stream = this.#incoming.shift();
       if (stream !== undefined) {
         controller.enqueue(stream);
@@ -332,6 +340,7 @@ export class HtxConnection implements AsyncDisposable {
     incoming.hold();
     const handler = incoming.id === CONTROL_STREAM_ID ? this.#onControlStream : this.#onStream;
     if (handler === undefined) {
+      if (this.#incomingRefused) return refuse(incoming, "REFUSED");
       this.#incoming.push(incoming);
       this.#wakeIncoming();
       return;
@@ -341,9 +350,9 @@ export class HtxConnection implements AsyncDisposable {
       try {
         const handled = handler(incoming);
         if (handled === undefined) return incoming.release();
-        handled.then(() => incoming.release(), () => refuse(incoming));
+        handled.then(() => incoming.release(), () => refuse(incoming, "INTERNAL_ERROR"));
       } catch {
-        refuse(incoming);
+        refuse(incoming, "INTERNAL_ERROR");
       }
     });
   }
@@ -543,8 +552,15 @@ export class HtxConnection implements AsyncDisposable {
     this.#ending = true;
     this.#timer?.();
     this.#timer = this.#clock.setTimer(this.#session.limits.closeTimeoutMs, () => this.#settle());
-    const ended = this.#carrier.closeWrite().catch(() => {}); // the peer may be gone
-    Promise.all([ended, this.#reading]).then(() => this.#settle());
+    Promise.all([this.#endWriting(), this.#reading]).then(() => this.#settle());
+  }
+
+  async #endWriting(): Promise<void> {
+    try {
+      await this.#carrier.closeWrite();
+    } catch {
+      // the peer may be gone
+    }
   }
 
   #settled = false;
@@ -568,8 +584,8 @@ function own(stream: SessionStream): HtxStream {
   return stream;
 }
 
-/** The handler of a stream failed: its error is the handler's to report, the peer learns that it was ours. */
-function refuse(stream: HtxStream): void {
-  stream.reset("INTERNAL_ERROR");
+/** Nobody takes the stream (REFUSED), or its handler failed: its error is the handler's to report. */
+function refuse(stream: HtxStream, code: "REFUSED" | "INTERNAL_ERROR"): void {
+  stream.reset(code);
   stream.release();
 }

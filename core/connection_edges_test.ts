@@ -135,3 +135,67 @@ Deno.test("close() and an end of the peer's are over in a second though a write 
     }
   }
 });
+
+Deno.test("a handler that reads nothing of what came does not use up the peer's streams", async () => {
+  for (const how of ["handler", "incoming"] as const) {
+    const answer = (stream: HtxStream) => stream.write(new Uint8Array([1]), { end: true });
+    const { io, connection, peer } = setUp("server", {
+      maxPeerStreams: 2,
+      ...(how === "handler" && { onStream: answer }),
+    });
+    if (how === "incoming") {
+      (async () => {
+        for await (const stream of connection.incomingBidirectionalStreams) answer(stream);
+      })().catch(() => {}); // ends with the connection
+    }
+    for (let i = 0; i < 10; i++) {
+      io.give(peer.streamEnd(1 + 2 * i, "not read"));
+      await settle();
+    }
+    const frames = io.written.flatMap((bytes) => peer.open(bytes));
+    assertEquals(frames.map((frame) => frame.type), Array(10).fill(FrameType.STREAM_END), how);
+    connection.abort();
+    await settle();
+  }
+});
+
+Deno.test("streams that come after incomingBidirectionalStreams was cancelled are refused", async () => {
+  const { io, connection, peer } = setUp("server", { maxPeerStreams: 1 });
+  const reader = connection.incomingBidirectionalStreams.getReader();
+  const reading = reader.read();
+  await settle();
+  await reader.cancel();
+  assertEquals((await reading).done, true);
+  for (const id of [1, 3]) {
+    io.give(peer.stream(id, "x"));
+    await settle();
+  }
+  const frames = io.written.flatMap((bytes) => peer.open(bytes));
+  assertEquals(frames.map(({ plaintext }) => [...plaintext.subarray(0, 2)]), [[6, 1], [6, 3]]);
+  connection.abort();
+  await settle();
+});
+
+Deno.test("a listener for keys that throws harms nobody, whichever side replaced them", async () => {
+  const { io, connection, peer } = setUp("server", {
+    onStream: (stream) => stream.readable.pipeTo(stream.writable),
+  });
+  const told: boolean[] = [];
+  connection.onKeyUpdate(() => {
+    throw new Error("the listener's own");
+  });
+  connection.onKeyUpdate((sending) => told.push(sending));
+  io.give(peer.keyUpdate());
+  connection.updateKey();
+  io.give(peer.streamEnd(1, "x"));
+  await settle();
+  assertEquals(told, [false, true]);
+  const frames = io.written.flatMap((bytes) => peer.open(bytes));
+  assertEquals(frames.map((frame) => frame.type), [
+    FrameType.KEY_UPDATE,
+    FrameType.STREAM,
+    FrameType.STREAM_END,
+  ]);
+  connection.abort(new HtxError("CLOSED", "through"));
+  assert((await assertRejects(() => connection.closed, HtxError)).code === "CLOSED");
+});
