@@ -175,13 +175,12 @@ export async function measureClient(
     found.push({
       phase: line.slice(4, space),
       values: {
-        ...JSON.parse(line.slice(space + 1)),
         ...known({
           cpuServer: after.server.cpu - before.server.cpu,
           cpuClient: after.client.cpu - before.client.cpu,
           rssServer: after.server.rss - before.server.rss,
-          rssClient: after.client.rss - before.client.rss,
         }),
+        ...JSON.parse(line.slice(space + 1)), // with its own memory: it may be gone by now
       },
     });
   });
@@ -218,7 +217,9 @@ export function usageOf(pids: readonly number[]): Usage {
   } catch { /* no such system, or not with these permissions */ }
   try {
     const { stdout } = new Deno.Command("ps", { args: ["-o", "rss=", "-p", pids.join(",")] }).outputSync();
-    const sizes = new TextDecoder().decode(stdout).trim().split(/\s+/).map(Number);
+    const sizes = new TextDecoder().decode(stdout).trim().split(/\s+/).map((size) =>
+      size === "" ? NaN : Number(size)
+    );
     return { cpu: NaN, rss: sizes.reduce((sum, size) => sum + size, 0) * 1024 };
   } catch {
     return { cpu: NaN, rss: NaN };

@@ -21,13 +21,15 @@ export function say(line: string): void {
   for (let at = 0; at < bytes.length;) at += Deno.stdout.writeSync(bytes.subarray(at));
 }
 
-/** A phase: what `run` measured, between its two lines. */
+/** A phase: what `run` measured, between its two lines, with the growth of this process in bytes. */
 export async function phase(
   name: string,
   run: () => Promise<Record<string, number>> | Record<string, number>,
 ): Promise<void> {
   say(`START ${name}`);
-  say(`END ${name} ${JSON.stringify(await run())}`);
+  const before = Deno.memoryUsage().rss;
+  const values = await run();
+  say(`END ${name} ${JSON.stringify({ ...values, rssClient: Deno.memoryUsage().rss - before })}`);
 }
 
 /** Requests per second, median and 99th percentile of latencies in ms. */
