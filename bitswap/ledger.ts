@@ -38,6 +38,8 @@ export interface LedgerEntry extends Ledger {
   refused: number;
   wants: number;
   streams: number;
+  /** Bytes held of messages that are not complete, over all streams. */
+  buffered: number;
   /** Bytes sent since `windowStart`. */
   windowBytes: number;
   /** When the window of the served-bytes limit began, in ms. */
@@ -99,6 +101,7 @@ export class LedgerBook {
       refused: 0,
       wants: 0,
       streams: 0,
+      buffered: 0,
       windowBytes: 0,
       windowStart: now,
     };

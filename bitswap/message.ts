@@ -482,6 +482,11 @@ export class MessageDeframer {
     this.#limit = limit;
   }
 
+  /** Bytes held of the message begun. */
+  get buffered(): number {
+    return this.#missing === undefined ? 0 : this.#length - this.#missing;
+  }
+
   /** Whether a message has begun and not ended: the end of the stream here is truncation. */
   get pending(): boolean {
     return this.#missing !== undefined || this.#lengthBytes > 0;
@@ -508,6 +513,7 @@ export class MessageDeframer {
       const message = this.#pieces;
       this.#pieces = [];
       this.#missing = undefined;
+      this.#length = 0;
       yield message;
     }
   }
@@ -525,7 +531,7 @@ export class MessageDeframer {
       }
       if (byte < 0x80) {
         this.#missing = this.#length;
-        this.#length = this.#lengthBytes = 0;
+        this.#lengthBytes = 0;
         return at;
       }
       if (this.#lengthBytes === 5) {

@@ -58,6 +58,8 @@ export interface IncomingStreams {
 const BATCH_LENGTH = 64 * 1024;
 /** Entries in one message beyond which it is no honest want-list any more. */
 const MAX_ENTRIES_FACTOR = 4;
+/** Longest messages of which one peer may have parts lie about, over all its streams. */
+const MAX_BUFFERED_FACTOR = 4;
 /** Answers that may wait before no more wants are read from the stream. */
 const MAX_WAITING_ANSWERS = 4096;
 
@@ -273,6 +275,8 @@ class StreamServer {
   #presences: BlockPresence[] = [];
   /** Answers of a store that takes its time. */
   #asking = 0;
+  /** Bytes held of the message that is not complete. */
+  #buffered = 0;
   #ended = false;
   #broken = false;
   #wake: PromiseWithResolvers<void> | undefined;
@@ -307,6 +311,8 @@ class StreamServer {
 
   #break(): void {
     this.#broken = true;
+    this.#context.ledger.buffered -= this.#buffered;
+    this.#buffered = 0;
     for (const task of this.#open.values()) this.#close(task);
     this.#notify();
     this.#drained?.resolve();
@@ -326,6 +332,7 @@ class StreamServer {
         this.#context.ledger.messages++;
         this.#apply(decodePieces(message).wantlist);
       }
+      this.#account(deframer.buffered);
       while (this.#presences.length > MAX_WAITING_ANSWERS && !this.#broken) {
         await (this.#drained ??= Promise.withResolvers<void>()).promise;
       }
@@ -341,6 +348,18 @@ class StreamServer {
     // Nobody will say again that these are wanted, nor wait for them.
     for (const task of this.#open.values()) if (this.#unwait(task)) this.#close(task);
     this.#notify();
+  }
+
+  /** Keeps count of what is held of unfinished messages, so that many streams cannot hold many times the limit. */
+  #account(buffered: number): void {
+    const { ledger, limits } = this.#context;
+    ledger.buffered += buffered - this.#buffered;
+    this.#buffered = buffered;
+    if (ledger.buffered > MAX_BUFFERED_FACTOR * limits.maxMessageLength) {
+      throw new HtxError("LIMIT_EXCEEDED", "Cannot read Bitswap message: too many are unfinished", {
+        field: "bitswap message",
+      });
+    }
   }
 
   #apply(wantlist: { entries: readonly Required<WantlistEntry>[]; full: boolean } | undefined): void {

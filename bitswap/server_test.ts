@@ -175,6 +175,30 @@ Deno.test("malformed, oversized and truncated messages end the stream", async ()
   assertEquals(await failure(hand), "PROTOCOL_ERROR");
 });
 
+Deno.test("unfinished messages of one peer hold no more than four of the longest, however many streams it opens", async () => {
+  const server = new BitswapServer({ maxMessageLength: 1000 });
+  const hands: Hand[] = [];
+  for (let i = 0; i < 5; i++) {
+    const hand = await dial(server, "hoarder");
+    await hand.stream.write(fromHex("e807"));
+    await hand.stream.write(new Uint8Array(900));
+    hands.push(hand);
+  }
+  assertEquals(await failure(hands[4]!), "EXCESSIVE_LOAD");
+  const other = await dial(server, "other");
+  await other.stream.write(fromHex("e807"));
+  await other.stream.write(new Uint8Array(900));
+  for (const hand of [...hands.slice(0, 4), other]) {
+    hand.stream.reset("CANCELLED");
+    await hand.handled;
+  }
+  const again = await dial(server, "hoarder");
+  await again.stream.write(fromHex("e807"));
+  await again.stream.write(new Uint8Array(1000));
+  // Zeros are no message.
+  assertEquals(await failure(again), "PROTOCOL_ERROR");
+});
+
 Deno.test("blocks go out by priority, then in the order asked", async () => {
   const store = new VerifiedBlockstore();
   const cids: CID[] = [];
