@@ -3,9 +3,12 @@ import { assert, assertEquals, assertMatch } from "@std/assert";
 /** Runs the example without any permission. */
 async function run(...args: string[]): Promise<{ code: number; stdout: string; stderr: string }> {
   const path = new URL("./overlay.ts", import.meta.url).pathname;
-  const command = new Deno.Command("deno", { args: ["run", "--no-prompt", "--quiet", path, ...args] });
+  const command = new Deno.Command("deno", {
+    args: ["run", "--no-prompt", "--quiet", path, ...args],
+    env: { NO_COLOR: "1" },
+  });
   const { code, stdout, stderr } = await command.output();
-  const text = (bytes: Uint8Array) => new TextDecoder().decode(bytes).replaceAll(/\x1b\[[0-9;]*m/g, "");
+  const text = (bytes: Uint8Array) => new TextDecoder().decode(bytes);
   return { code, stdout: text(stdout), stderr: text(stderr) };
 }
 

@@ -65,7 +65,7 @@ export * from "./upstream/mod.ts";
 export {
   dialWebSocket,
   type DialWebSocketOptions,
-  MAX_MESSAGE_LENGTH,
+  MAX_WEBSOCKET_MESSAGE_LENGTH,
   webSocketDuplex,
   type WebSocketDuplexOptions,
   type WebSocketLike,

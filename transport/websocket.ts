@@ -17,7 +17,7 @@ import { ioDuplex } from "./duplex.ts";
 import type { DuplexListener } from "./listener.ts";
 
 /** The largest message taken and sent, in bytes. */
-export const MAX_MESSAGE_LENGTH: number = 1024 ** 2;
+export const MAX_WEBSOCKET_MESSAGE_LENGTH: number = 1024 ** 2;
 /** What may wait beyond the credit given: control frames. */
 const CONTROL_ALLOWANCE = 65_536;
 /** Bytes of a message that is sent. */
@@ -96,7 +96,7 @@ class WebSocketIo implements ByteIo {
   readonly #sendBuffer: number;
   readonly #writeTimeoutMs: number;
   /** Before a session says what it allows: one message of the largest size. */
-  #credit: () => number = () => MAX_MESSAGE_LENGTH;
+  #credit: () => number = () => MAX_WEBSOCKET_MESSAGE_LENGTH;
   #chunks: Uint8Array[] = [];
   #waiting = 0;
   #ended = false;
@@ -227,10 +227,10 @@ class WebSocketIo implements ByteIo {
       });
       return this.#fail(error, CLOSE_TEXT);
     }
-    if (data.byteLength > MAX_MESSAGE_LENGTH) {
+    if (data.byteLength > MAX_WEBSOCKET_MESSAGE_LENGTH) {
       const error = new HtxError(
         "MALFORMED",
-        `Cannot read from WebSocket: a message of ${data.byteLength} bytes is above ${MAX_MESSAGE_LENGTH}`,
+        `Cannot read from WebSocket: a message of ${data.byteLength} bytes is above ${MAX_WEBSOCKET_MESSAGE_LENGTH}`,
         { field: "message" },
       );
       return this.#fail(error, CLOSE_TOO_LARGE);
