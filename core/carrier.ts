@@ -1,13 +1,13 @@
 /**
- * How a connection moves bytes: by direct reads and writes, or through web streams and the frame codec's
- * TransformStreams. Buffers are lent from pools, so that a connection that sleeps holds next to nothing.
+ * How a connection moves bytes: by direct reads and writes, or through web streams. Buffers are lent from pools, so
+ * that a connection that sleeps holds next to nothing.
  *
  * @module
  */
 
 import type { Bytes } from "./crypto.ts";
 import type { ByteIo, Duplex } from "./duplex.ts";
-import { type Frame, FrameDecoderStream, FrameEncoderStream } from "./frame.ts";
+import { FrameEncoderStream } from "./frame.ts";
 import { type HtxSession, MAX_FILL_LENGTH } from "./session.ts";
 
 /** Bytes of a batch that is sent from a small buffer. */
@@ -118,20 +118,24 @@ export class DirectCarrier implements Carrier {
   }
 }
 
-/** Web streams, through the frame codec's TransformStreams. */
+/**
+ * Web streams. Chunks go to the session as they are: behind a TransformStream a frame that cannot be decoded would end
+ * the duplex before the CLOSE that says so is out, and take the good frames of its chunk with it.
+ */
 export class StreamCarrier implements Carrier {
   readonly #duplex: Duplex;
   readonly #session: HtxSession;
-  readonly #decoder: FrameDecoderStream = new FrameDecoderStream();
-  readonly #reader: ReadableStreamDefaultReader<Frame[]>;
+  readonly #reader: ReadableStreamDefaultReader<Uint8Array>;
   readonly #writer: WritableStreamDefaultWriter<Uint8Array>;
   readonly #piping: Promise<void>;
+  #received: Uint8Array | undefined;
 
   constructor(duplex: Duplex, session: HtxSession, received: Uint8Array) {
     this.#duplex = duplex;
     this.#session = session;
     const encoder = new FrameEncoderStream();
-    this.#reader = startWith(received, duplex.readable).pipeThrough(this.#decoder).getReader();
+    this.#received = received;
+    this.#reader = duplex.readable.getReader();
     this.#piping = encoder.readable.pipeTo(duplex.writable);
     this.#piping.catch(() => {}); // told by the writer
     this.#writer = encoder.writable.getWriter();
@@ -140,9 +144,15 @@ export class StreamCarrier implements Carrier {
   }
 
   async receive(): Promise<boolean> {
+    const received = this.#received;
+    this.#received = undefined;
+    if (received !== undefined && received.length > 0) {
+      this.#session.receive(received);
+      return true;
+    }
     const { value, done } = await this.#reader.read();
     if (done) return false;
-    this.#session.receiveFrames(value, this.#decoder.pending);
+    this.#session.receive(value);
     return true;
   }
 
@@ -160,18 +170,4 @@ export class StreamCarrier implements Carrier {
     this.#reader.cancel().catch(() => {});
     this.#duplex.close?.();
   }
-}
-
-function startWith(first: Uint8Array, rest: ReadableStream<Uint8Array>): ReadableStream<Uint8Array> {
-  if (first.length === 0) return rest;
-  const reader = rest.getReader();
-  return new ReadableStream({
-    start: (controller) => controller.enqueue(first),
-    pull: async (controller) => {
-      const { value, done } = await reader.read();
-      if (done) controller.close();
-      else controller.enqueue(value);
-    },
-    cancel: (reason) => reader.cancel(reason),
-  }, { highWaterMark: 0 });
 }

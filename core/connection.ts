@@ -3,8 +3,7 @@
  * WebTransport session. The thin shell of the engine: it moves bytes, arms one timer and makes promises; every
  * rule of the protocol is in `core/session.ts`.
  *
- *     ByteIo.read ─────────────────────────────► HtxSession ──► HtxStream.readable
- *     Duplex.readable ─► FrameDecoderStream ───►
+ *     ByteIo.read, or Duplex.readable ─────────► HtxSession ──► HtxStream.readable
  *
  *     ByteIo.write ◄──────────────────────────── HtxSession ◄── HtxStream.writable
  *     Duplex.writable ◄─ FrameEncoderStream ◄───
@@ -451,10 +450,7 @@ export class HtxConnection implements AsyncDisposable {
       }
       session.receiveEnd();
     } catch (error) {
-      // FRAME_TOO_LARGE and TRUNCATED come from the decoder stream: the one is answered with CLOSE, the other is an end.
-      if (error instanceof HtxError && error.code === "FRAME_TOO_LARGE") session.fail(error);
-      else if (error instanceof HtxError && error.code === "TRUNCATED") session.receiveEnd();
-      else session.broke(error);
+      session.broke(error);
     }
     if (this.#carrier instanceof DirectCarrier) this.#carrier.ended();
     this.#flushSoon();

@@ -2,11 +2,14 @@
 
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { RawPeer, testKeys } from "./_raw_peer.ts";
+import { concat } from "./bytes.ts";
 import { type Clock, type ConnectionInit, HtxConnection } from "./connection.ts";
 import type { ByteIo, Duplex } from "./duplex.ts";
 import { HtxError } from "./errors.ts";
 import { FrameType } from "./frame.ts";
 import type { HtxStream } from "./stream.ts";
+
+const EMPTY = new Uint8Array(0);
 
 /** A clock that moves when it is told to. */
 class ManualClock implements Clock {
@@ -198,4 +201,32 @@ Deno.test("a listener for keys that throws harms nobody, whichever side replaced
   ]);
   connection.abort(new HtxError("CLOSED", "through"));
   assert((await assertRejects(() => connection.closed, HtxError)).code === "CLOSED");
+});
+
+Deno.test("over web streams, too, a frame too large is answered with CLOSE, and what came before it counts", async () => {
+  for (const [tail, code] of [["010000", "FRAME_TOO_LARGE"], ["close", "NO_ERROR"]] as const) {
+    const there = new TransformStream<Uint8Array, Uint8Array>();
+    const back = new TransformStream<Uint8Array, Uint8Array>();
+    const connection = new HtxConnection({ readable: there.readable, writable: back.writable }, {
+      role: "server",
+      keys: testKeys(),
+      remoteStatic: new Uint8Array(32),
+      handshake: { protocol: "test", hybrid: false, hash: new Uint8Array(32) },
+    });
+    const streams = Array.fromAsync(connection.incomingBidirectionalStreams).catch(() => []);
+    const peer = new RawPeer("server");
+    const writer = there.writable.getWriter();
+    const bad = new Uint8Array([1, 0, 0]);
+    writer.write(concat(peer.streamEnd(1, "hello"), tail === "close" ? peer.close() : EMPTY, bad)).catch(
+      () => {},
+    );
+    const answer: number[] = [];
+    for await (const bytes of back.readable) {
+      answer.push(...peer.open(bytes).map(({ type, plaintext }) => type * 100 + (plaintext[0] ?? 0)));
+    }
+    assertEquals(answer, [code === "NO_ERROR" ? 200 : 204]);
+    writer.close().catch(() => {});
+    assertEquals((await streams).length, code === "NO_ERROR" ? 1 : 0);
+    assertEquals(await connection.closed.then((info) => info.code, (error) => error.code), code);
+  }
 });

@@ -4,7 +4,7 @@ import { assertEquals } from "@std/assert";
 import { RawPeer, testKeys } from "./_raw_peer.ts";
 import { concat, fromUtf8, utf8 } from "./bytes.ts";
 import { CloseCode, HtxError } from "./errors.ts";
-import { FrameType } from "./frame.ts";
+import { FrameDecoderStream, FrameType } from "./frame.ts";
 import { HtxSession, MAX_FILL_LENGTH } from "./session.ts";
 import { SessionStream } from "./session_stream.ts";
 import type { SessionOptions } from "./session_types.ts";
@@ -154,4 +154,18 @@ Deno.test("a key that has had no frame for its hour is replaced before its first
   clock.now += 3_600_000;
   session.openStream()!.put(utf8("x"));
   assertEquals(sent().map((frame) => frame.type), [FrameType.KEY_UPDATE, FrameType.STREAM]);
+});
+
+Deno.test("frames decoded by a FrameDecoderStream do as well as bytes", async () => {
+  const { session, peer, accepted } = setUp("server");
+  const bytes = concat(
+    peer.stream(1, "hello"),
+    peer.ping(2, new Uint8Array(99)),
+    peer.streamEnd(1, " there"),
+  );
+  const decoder = new FrameDecoderStream();
+  const frames = ReadableStream.from([bytes.subarray(0, 9), bytes.subarray(9)]).pipeThrough(decoder);
+  for await (const batch of frames) session.receiveFrames(batch, decoder.pending);
+  assertEquals([session.error, session.stats.framesReceived], [undefined, 3]);
+  assertEquals(accepted[0]!.receivedBytes, 11);
 });
