@@ -722,8 +722,6 @@ Deno.test("TRACE, CONNECT and TRACK are answered 501", async () => {
   }
   const bare = encodeHttpRequest({ method: "CONNECT", scheme: "", authority: "a:443", path: "", fields: [] });
   assertEquals(await refused(bare, false), { status: 501, text: "501 Not Implemented\n", stopped: true });
-  const webSocket = encodeHttpRequest({ ...GET, method: "CONNECT", fields: [["upgrade", "websocket"]] });
-  assertEquals((await refused(webSocket, false)).status, 501);
 });
 
 Deno.test("malformation found later errors the body, aborts the signal and resets with PROTOCOL_ERROR (e-45)", async () => {

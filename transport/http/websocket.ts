@@ -133,6 +133,7 @@ export class StreamWebSocket extends EventTarget {
     listener: (this: WebSocket, event: StreamWebSocketEventMap[K]) => unknown,
     options?: boolean | AddEventListenerOptions,
   ): void;
+  /** Adds a listener of any event. */
   override addEventListener(
     type: string,
     listener: EventListenerOrEventListenerObject | null,
@@ -152,6 +153,7 @@ export class StreamWebSocket extends EventTarget {
     listener: (this: WebSocket, event: StreamWebSocketEventMap[K]) => unknown,
     options?: boolean | EventListenerOptions,
   ): void;
+  /** Takes a listener of any event back. */
   override removeEventListener(
     type: string,
     listener: EventListenerOrEventListenerObject | null,
