@@ -1,7 +1,7 @@
 // What the engine does for a MiB and for a message, exactly: seals, writes, credits, bytes copied to gather. A change
 // here is a change of speed that no clock had to be asked about; where it is meant, these figures are changed with it.
 import { assert, assertEquals } from "@std/assert";
-import { type HtxConnection, type HtxStream } from "./mod.ts";
+import type { HtxConnection, HtxStream } from "./mod.ts";
 import { countedPair, type Counts } from "./testdata/counted.ts";
 import { type Allocations, V8_OF_RECORD } from "./testdata/allocated.ts";
 

@@ -182,7 +182,7 @@ class NodeRequest extends Request {
       (headers["content-length"] === undefined && headers["transfer-encoding"] === undefined);
     const init: RequestInit & { duplex?: "half" } = {
       method: /^(?:TRACE|TRACK|CONNECT)$/i.test(method) ? "GET" : method,
-      headers: fields.map(([name, value]) => [name, value]),
+      headers: fields.map(([name, value]): [string, string] => [name, value]),
     };
     if (!bodiless) {
       init.body = bodyOf(incoming);

@@ -130,7 +130,10 @@ Deno.test("a client has to pin the server's key (e-05)", async () => {
 });
 
 Deno.test("a slow reader holds the writer up, and memory stays at the window (e-47)", async () => {
-  const { client, server } = await pair({ client: { sendBuffer: 65_536 }, server: { maxStreamWindow: 65_535 } });
+  const { client, server } = await pair({
+    client: { sendBuffer: 65_536 },
+    server: { maxStreamWindow: 65_535 },
+  });
   const stream = await client.createBidirectionalStream();
   const incoming = server.incomingBidirectionalStreams.getReader();
   let written = 0;
