@@ -140,3 +140,125 @@ export function long(): boolean {
 }
 
 export { type HtxServer, memoryDuplexPair, serve, serveStreams };
+
+/** Bytes to lines of text. */
+export class TextLineStream extends TransformStream<Uint8Array, string> {
+  constructor() {
+    const decoder = new TextDecoder();
+    let rest = "";
+    super({
+      transform: (chunk, controller) => {
+        const lines = (rest + decoder.decode(chunk, { stream: true })).split("\n");
+        rest = lines.pop() ?? "";
+        for (const line of lines) controller.enqueue(line);
+      },
+      flush: (controller) => {
+        if (rest !== "") controller.enqueue(rest);
+      },
+    });
+  }
+}
+
+const ROOT = new URL("..", import.meta.url).pathname;
+
+/** A deno process whose standard output is read line by line. */
+export class Child implements AsyncDisposable {
+  readonly #process: Deno.ChildProcess;
+  readonly lines: string[] = [];
+  readonly #reading: Promise<unknown>;
+  #waiters: (() => void)[] = [];
+  #ended = false;
+
+  constructor(args: string[], env: Record<string, string> = {}) {
+    this.#process = new Deno.Command("deno", {
+      args,
+      cwd: ROOT,
+      env: { NO_COLOR: "1", ...env },
+      stdin: "null",
+      stdout: "piped",
+      stderr: "piped",
+    }).spawn();
+    const read = async (stream: ReadableStream<Uint8Array>) => {
+      for await (const line of stream.pipeThrough(new TextLineStream())) {
+        this.lines.push(line);
+        for (const wake of this.#waiters.splice(0)) wake();
+      }
+    };
+    this.#reading = Promise.all([read(this.#process.stdout), read(this.#process.stderr)]).then(() => {
+      this.#ended = true;
+      for (const wake of this.#waiters.splice(0)) wake();
+    });
+  }
+
+  get pid(): number {
+    return this.#process.pid;
+  }
+
+  get status(): Promise<Deno.CommandStatus> {
+    return this.#process.status;
+  }
+
+  /** The first line that fits, from `from` on. */
+  async line(pattern: RegExp, ms = 20_000): Promise<RegExpExecArray> {
+    const end = performance.now() + ms;
+    for (let at = 0;;) {
+      for (; at < this.lines.length; at++) {
+        const match = pattern.exec(this.lines[at]!);
+        if (match !== null) return match;
+      }
+      if (this.#ended || performance.now() > end) {
+        throw new Error(`no line like ${pattern}:\n${this.lines.join("\n")}`);
+      }
+      let timer: ReturnType<typeof setTimeout> | undefined;
+      await new Promise<void>((resolve) => {
+        this.#waiters.push(resolve);
+        timer = setTimeout(resolve, end - performance.now());
+      });
+      clearTimeout(timer);
+    }
+  }
+
+  kill(signal: Deno.Signal): void {
+    try {
+      this.#process.kill(signal);
+    } catch { /* ended */ }
+  }
+
+  /** Resident memory in MiB. */
+  async rss(): Promise<number> {
+    const { stdout } = await new Deno.Command("ps", { args: ["-o", "rss=", "-p", String(this.pid)] })
+      .output();
+    return Number(new TextDecoder().decode(stdout).trim()) / 1024;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.kill("SIGKILL");
+    await this.#process.status;
+    await this.#reading;
+  }
+}
+
+/** A gateway process with the configuration `source`; its URL. */
+export async function startGateway(
+  source: string,
+  more: { args?: string[]; env?: Record<string, string>; base?: string } = {},
+): Promise<{ child: Child; url: string; file: string }> {
+  const file = `${more.base ?? await Deno.makeTempDir()}/gateway-${crypto.randomUUID()}.toml`;
+  await Deno.writeTextFile(file, source);
+  const child = new Child(
+    ["run", "--no-lock", "-N", "-R", "-E", ...(more.args ?? []), "gateway/main.ts", "--config", file],
+    more.env,
+  );
+  const [, url] = await child.line(/gateway listens on (\S+)/);
+  return { child, url: url!, file };
+}
+
+/** An upstream process. */
+export async function startUpstream(
+  port = 0,
+  key = "",
+): Promise<{ child: Child; port: number; publicKey: string }> {
+  const child = new Child(["run", "--no-lock", "-N", "gateway/testdata/upstream.ts", String(port), key]);
+  const [, bound, publicKey] = await child.line(/^ready (\d+) ([0-9a-f]+)/);
+  return { child, port: Number(bound), publicKey: publicKey! };
+}

@@ -26,6 +26,7 @@ import { GatewayMetrics, type Outcome } from "./metrics.ts";
 import { type ParsedRequest, parseRequest, pathOf } from "./request.ts";
 import { type GatewaySpan, Tracing } from "./tracing.ts";
 import {
+  REDIAL_MS,
   type SessionOptions,
   type Upstream,
   type UpstreamEndpoint,
@@ -492,6 +493,7 @@ class Exchange {
   upstream: Upstream | undefined;
   #stream: HtxStream | undefined;
   #dialing: AbortController | undefined;
+  #wake: (() => void) | undefined;
   #gaveUp: GiveUp | undefined;
   #watching = false;
   #over = false;
@@ -578,9 +580,24 @@ class Exchange {
         if (!this.#report(upstream, error) || attempt >= MAX_RETRIES) return this.failed(error);
         if (gaveUp === "moved") this.#gaveUp = undefined;
         (tried ??= new Set()).add(upstream);
+        // With nowhere else to go, an upstream that restarts is given a moment.
+        if (tried.has(gateway._pool.pick(tried)) && upstream.ready === undefined) {
+          await this.#pause(REDIAL_MS);
+        }
+        if (this.#gaveUp !== undefined) return this.failed(error);
         gateway.metrics.retries++;
       }
     }
+  }
+
+  /** Waits, unless the exchange is given up meanwhile. */
+  async #pause(ms: number): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const timer = setTimeout(resolve, ms);
+    this.#wake = resolve;
+    await promise;
+    clearTimeout(timer);
+    this.#wake = undefined;
   }
 
   #parts(fields: [string, string][]): HttpRequestParts {
@@ -734,6 +751,7 @@ class Exchange {
     if (this.#over || this.#gaveUp !== undefined) return;
     this.#gaveUp = why;
     this.#dialing?.abort();
+    this.#wake?.();
     this.#stream?.reset(why === "slow" ? "TIMEOUT" : "CANCELLED");
   }
 

@@ -71,7 +71,7 @@ export interface UpstreamCounters {
 }
 
 /** Least time between dials that requests cause while an upstream is down, in ms. */
-const REDIAL_MS = 100;
+export const REDIAL_MS = 100;
 /** Without an answer for so long, a path with an alternative is left: leaves 50 ms of the 300 for noticing. */
 const STALL_MS = 200;
 /** Traffic does not move for a gain of less than this. */
@@ -308,8 +308,9 @@ export class UpstreamPool {
   failed(upstream: Upstream, error: unknown): void {
     if (this.#closed) return;
     const now = performance.now();
-    const { lastError } = upstream;
-    if (lastError !== error || now - upstream.lastFailure > REDIAL_MS) {
+    // All the requests that were on a session report its end: once is enough.
+    const news = this.#states.get(upstream.id) !== "failed" || now - upstream.lastFailure >= REDIAL_MS;
+    if (news) {
       upstream.noteFailure(error, now);
       this.#events.onFailure?.(upstream, error);
     }
