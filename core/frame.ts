@@ -307,6 +307,7 @@ export class FrameBuffer {
   resize(buffer: Bytes): Bytes {
     const old = this.#owned;
     buffer.set(this.bytes.subarray(this.#start, this.#end));
+    this.frame.end -= this.#start;
     this.#end -= this.#start;
     this.#start = 0;
     this.#owned = buffer;
