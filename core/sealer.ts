@@ -4,7 +4,7 @@
  * @module
  */
 
-import { FrameType, MAX_HEADER_LENGTH, TAG_LENGTH, writeHeader } from "./frame.ts";
+import { FrameType, MAX_HEADER_LENGTH, MAX_PLAINTEXT_LENGTH, TAG_LENGTH, writeHeader } from "./frame.ts";
 import type { TrafficKeys } from "./keys.ts";
 import type { ResolvedLimits } from "./limits.ts";
 import type { SessionStats } from "./session_types.ts";
@@ -13,6 +13,12 @@ import type { SessionStats } from "./session_types.ts";
 const KEY_UPDATE_LENGTH = 4 + TAG_LENGTH;
 /** The most that a frame takes beside its plaintext, with a KEY_UPDATE before it. */
 export const FRAME_OVERHEAD: number = KEY_UPDATE_LENGTH + MAX_HEADER_LENGTH + TAG_LENGTH;
+
+/** A receiver puts up with one KEY_UPDATE per 16 frames over this many (HTX 1.1 §3); a sender aims at half of that. */
+const PACE_FRAMES = 1024;
+const PACE_UPDATES = PACE_FRAMES / 32;
+/** From here on full frames fill a key slowly enough, whatever else is sent. */
+const UNPACED_BYTES = 16 * MAX_PLAINTEXT_LENGTH;
 
 const EMPTY = /* @__PURE__ */ new Uint8Array(0);
 
@@ -25,6 +31,8 @@ export class FrameSealer {
   readonly #stats: SessionStats;
   readonly #onUpdate: () => void;
   #since: number;
+  /** Numbers of the frames that were the last KEY_UPDATEs, as a ring. */
+  readonly #updates: number[] = [];
 
   /** `now`: when the keys were made, on the session's clock. */
   constructor(
@@ -39,6 +47,19 @@ export class FrameSealer {
     this.#stats = stats;
     this.#since = now;
     this.#onUpdate = onUpdate;
+  }
+
+  /**
+   * Plaintext bytes of the largest data frame to seal now. Smaller than `rekeyBytes` where that is so low that full
+   * frames would take more KEY_UPDATEs than a receiver puts up with (HTX 1.1 §3: one per 16 frames over 1024).
+   */
+  get frameLimit(): number {
+    const { rekeyBytes } = this.#limits;
+    if (rekeyBytes >= UNPACED_BYTES) return MAX_PLAINTEXT_LENGTH;
+    const oldest = this.#updates[this.#stats.rekeysSent % PACE_UPDATES] ?? -Infinity;
+    // Half of the updates allowed in a run of frames may come in a rush, the other half at half the rate.
+    if (this.#stats.framesSent - oldest >= PACE_FRAMES) return Math.min(MAX_PLAINTEXT_LENGTH, rekeyBytes);
+    return Math.max(1, Math.floor(rekeyBytes / PACE_UPDATES));
   }
 
   /** How often the keys were replaced. */
@@ -69,7 +90,7 @@ export class FrameSealer {
     this.#keys.update();
     this.#since = now;
     this.updateAsked = false;
-    this.#stats.rekeysSent++;
+    this.#updates[this.#stats.rekeysSent++ % PACE_UPDATES] = this.#stats.framesSent;
     this.#onUpdate();
     return at;
   }

@@ -957,12 +957,7 @@ export class HtxSession {
         stream._ready = false;
         continue;
       }
-      const due = Math.min(
-        stream._send.size,
-        stream._sendWindow,
-        MAX_PLAINTEXT_LENGTH,
-        this.limits.rekeyBytes,
-      );
+      const due = Math.min(stream._send.size, stream._sendWindow, this.#sealer.frameLimit);
       const room = into.length - at - FRAME_OVERHEAD;
       // A frame is cut short by a full buffer only where the buffer is its own: else it waits for the next batch.
       if (room < due && at > 0 || room <= 0) break;

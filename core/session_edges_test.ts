@@ -1,10 +1,10 @@
 /** What a review of the session found: each case once went wrong. */
 
-import { assertEquals } from "@std/assert";
+import { assert, assertEquals } from "@std/assert";
 import { RawPeer, testKeys } from "./_raw_peer.ts";
 import { concat, fromUtf8, utf8 } from "./bytes.ts";
 import { CloseCode, HtxError } from "./errors.ts";
-import { FrameDecoderStream, FrameType } from "./frame.ts";
+import { FrameBuffer, FrameDecoderStream, FrameType } from "./frame.ts";
 import { HtxSession, MAX_FILL_LENGTH } from "./session.ts";
 import { SessionStream } from "./session_stream.ts";
 import type { SessionOptions } from "./session_types.ts";
@@ -168,4 +168,39 @@ Deno.test("frames decoded by a FrameDecoderStream do as well as bytes", async ()
   for await (const batch of frames) session.receiveFrames(batch, decoder.pending);
   assertEquals([session.error, session.stats.framesReceived], [undefined, 3]);
   assertEquals(accepted[0]!.receivedBytes, 11);
+});
+
+Deno.test("a byte limit far below a frame a key is kept without more KEY_UPDATEs than a peer puts up with (e-21, e-46)", () => {
+  for (const afterBytes of [1000, 65_536, 500_000, 16 * 65_535 - 1]) {
+    const client = new HtxSession({ role: "client", keys: testKeys(), limits: { rekey: { afterBytes } } });
+    const streams: SessionStream[] = [];
+    const server = new HtxSession({
+      role: "server",
+      keys: testKeys(),
+      events: { stream: (stream) => streams.push(stream) },
+    });
+    const total = Math.min(400 * afterBytes, 8 * 2 ** 20);
+    const stream = client.openStream()!;
+    for (let sent = 0, got = 0; got < total;) {
+      const part = Math.min(60_000, total - sent);
+      if (part > 0 && stream.pendingBytes === 0) stream.put(new Uint8Array(part)), sent += part;
+      server.receive(output(client));
+      assertEquals(server.error, undefined);
+      for (let chunk = streams[0]!.take(); chunk; chunk = streams[0]!.take()) got += chunk.length;
+      client.receive(output(server));
+    }
+    assert(client.stats.rekeysSent >= Math.floor(total / afterBytes));
+  }
+});
+
+Deno.test("a buffer exchanged in the middle of a frame asks for no more room than the frame lacks", () => {
+  const buffer = new FrameBuffer();
+  const frame = new RawPeer("server").stream(1, new Uint8Array(1000));
+  buffer.resize(new Uint8Array(4096));
+  buffer.space().set(concat(frame, frame, frame.subarray(0, 100)));
+  buffer.filled(2 * frame.length + 100);
+  while (buffer.next());
+  buffer.resize(new Uint8Array(1200));
+  buffer.space();
+  assertEquals(buffer.capacity, 1200);
 });
