@@ -1,6 +1,6 @@
 /**
  * An application with Hono: routes, JSON in and out, a stream, errors. It runs behind the tunnel with `serve(app)`,
- * and as it is under `deno serve -N examples/templates/fetch_app_advanced/app.ts`.
+ * and as it is under `deno serve -N examples/templates/fetch_app_advanced/app.ts`. Outside of this checkout: `npm:hono`.
  *
  * Permissions: `-N` under `deno serve`; none of its own.
  *
