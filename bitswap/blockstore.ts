@@ -147,11 +147,10 @@ export class MemoryBlockstore implements Blockstore {
   }
 
   static {
-    adopt = (store, cid, pieces) =>
-      store.#set(
-        cid,
-        pieces.map((piece) => 2 * piece.length < piece.buffer.byteLength ? piece.slice() : piece),
-      );
+    adopt = (store, cid, pieces, isSure) => {
+      const own = pieces.map((piece) => 2 * piece.length < piece.buffer.byteLength ? piece.slice() : piece);
+      store.#set(cid, own, isSure);
+    };
     peek = (store, cid) => store.#use(cid);
     // A subclass or a proxy may do more in its methods than we would do past them.
     isPlainMemory = (store): store is MemoryBlockstore =>
