@@ -39,6 +39,27 @@ export {
   type ConformanceOptions,
 } from "./conformance.ts";
 export { ioDuplex, type IoDuplexOptions } from "./duplex.ts";
+export {
+  type CoverDialer,
+  CoverLimiter,
+  dialWithFallback,
+  type FallbackAttempt,
+  fallbackDialer,
+  type FallbackOptions,
+  type FallbackPlan,
+  type FallbackPlanOptions,
+  type FallbackResult,
+  planFallback,
+  type PlannedCover,
+} from "./fallback.ts";
+export {
+  forward,
+  type Forwarder,
+  type ForwardOptions,
+  type ForwardTarget,
+  forwardUpstream,
+  type ForwardUpstreamOptions,
+} from "./forward.ts";
 export * from "./http/mod.ts";
 export type { DuplexListener } from "./listener.ts";
 export { type MemoryDuplexOptions, memoryDuplexPair } from "./memory.ts";
