@@ -36,14 +36,14 @@ export function requireBytes(verb: string, what: string, bytes: Uint8Array, leng
 /** Throws a TypeError unless the nonce is 12 bytes, and a RangeError unless `out` has room for the result. */
 export function requireSealable(
   nonce: Uint8Array,
-  plaintext: Uint8Array,
+  length: number,
   out: Uint8Array,
   offset: number,
 ): void {
   requireBytes("seal", "nonce", nonce, NONCE_LENGTH);
-  if (offset < 0 || out.length - offset < plaintext.length + TAG_LENGTH) {
+  if (offset < 0 || out.length - offset < length + TAG_LENGTH) {
     throw new RangeError(
-      `Cannot seal: ${plaintext.length + TAG_LENGTH} bytes do not fit at ${offset} of ${out.length}`,
+      `Cannot seal: ${length + TAG_LENGTH} bytes do not fit at ${offset} of ${out.length}`,
     );
   }
 }

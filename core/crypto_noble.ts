@@ -112,7 +112,7 @@ class NobleAead implements Aead {
   }
 
   seal(nonce: Uint8Array, aad: Uint8Array, plaintext: Uint8Array, out: Uint8Array, offset: number): void {
-    requireSealable(nonce, plaintext, out, offset);
+    requireSealable(nonce, plaintext.length, out, offset);
     const target = out.subarray(offset, offset + plaintext.length + TAG_LENGTH);
     chacha20poly1305(live(this.#key), nonce, aad).encrypt(plaintext, target);
   }

@@ -7,6 +7,10 @@
 import type { Bytes } from "./crypto.ts";
 import { MAX_PLAINTEXT_LENGTH } from "./frame.ts";
 
+const EMPTY = /* @__PURE__ */ new Uint8Array(0);
+
+/** Writes of this many bytes are sealed where they lie; smaller ones are copied, while there is room. */
+export const REFERENCE_FROM = 32_768;
 /** What is left of a large write is copied once it is this little, so that its owner has the buffer back. */
 const OWN_LIMIT = 16_384;
 
@@ -46,14 +50,14 @@ function takeBlock(length: number): Bytes {
 export class SendQueue {
   /** Bytes waiting. */
   size = 0;
+  /** The second piece of what was taken last. */
+  rest: Uint8Array = EMPTY;
   #chunks: Uint8Array[] = [];
   /** The block of ours that each chunk is a view of; `undefined` for chunks held by reference. */
   #blocks: (Bytes | undefined)[] = [];
   #head = 0;
   /** How much of the last block is in use. */
   #filled = 0;
-  /** Whether a part of the first chunk was taken. */
-  #cut = false;
 
   /** Adds `data` by reference: it must stay as it is until taken. */
   append(data: Uint8Array): void {
@@ -98,64 +102,54 @@ export class SendQueue {
   }
 
   /**
-   * Takes `length` bytes, at most `size`: a view of one chunk where they lie in one, else gathered in `scratch`. The
-   * view is good until the next call of any queue: its memory may be lent out again.
+   * Takes `length` bytes, at most `size`: what lies in one piece or two as views of it, else gathered in `scratch`. The
+   * second piece, mostly empty, is at {@linkcode SendQueue.rest}. Both are good until the next call of any queue:
+   * their memory may be lent out again.
    */
   take(length: number, scratch: (length: number) => Uint8Array): Uint8Array {
-    const first = this.#chunks[this.#head];
-    if (first === undefined || length === 0) return EMPTY;
+    this.rest = EMPTY;
     this.size -= length;
-    if (first.length > length) {
-      this.#chunks[this.#head] = first.subarray(length);
-      this.#cut = true;
-      return first.subarray(0, length);
-    }
-    if (first.length === length) {
-      this.#drop();
+    const first = this.#piece(length);
+    if (first.length === length) return first;
+    const second = this.#piece(length - first.length);
+    if (first.length + second.length === length) {
+      this.rest = second;
       return first;
     }
     const out = scratch(length);
-    let at = 0;
-    while (at < length) {
-      const chunk = this.#chunks[this.#head]!;
-      const part = chunk.length <= length - at ? chunk : chunk.subarray(0, length - at);
-      out.set(part, at);
-      at += part.length;
-      if (part.length === chunk.length) this.#drop();
-      else {
-        this.#chunks[this.#head] = chunk.subarray(part.length);
-        this.#cut = true;
-      }
+    out.set(first);
+    out.set(second, first.length);
+    for (let at = first.length + second.length; at < length;) {
+      const piece = this.#piece(length - at);
+      out.set(piece, at);
+      at += piece.length;
     }
     return out.subarray(0, length);
   }
 
-  /**
-   * Copies what is held by reference, once all that waits is within `limit` bytes: its owners have their buffers back.
-   * A chunk that is being cut into frames already stays until little is left of it. Whether all that waits is a copy.
-   */
-  own(limit: number): boolean {
-    const chunks = this.#chunks;
-    const blocks = this.#blocks;
-    const first = blocks.indexOf(undefined, this.#head);
-    if (first < 0) return true;
-    if (this.size > limit) return false;
-    if (first === this.#head && this.#cut && chunks[first]!.length > OWN_LIMIT) return false;
-    const { size } = this;
-    this.#chunks = chunks.slice(this.#head, first);
-    this.#blocks = blocks.slice(this.#head, first);
-    this.#head = 0;
-    const last = this.#chunks.at(-1);
-    if (last !== undefined) this.#filled = last.byteOffset + last.length;
-    for (let i = first; i < chunks.length; i++) {
-      const block = blocks[i];
-      if (block === undefined) this.appendCopy(chunks[i]!);
-      else {
-        this.#push(chunks[i]!, block);
-        this.#filled = chunks[i]!.byteOffset + chunks[i]!.length;
-      }
+  /** Up to `length` bytes of the first chunk, taken out. */
+  #piece(length: number): Uint8Array {
+    const chunk = this.#chunks[this.#head];
+    if (chunk === undefined || length === 0) return EMPTY;
+    if (chunk.length <= length) {
+      this.#drop();
+      return chunk;
     }
-    this.size = size;
+    this.#chunks[this.#head] = chunk.subarray(length);
+    return chunk.subarray(0, length);
+  }
+
+  /**
+   * Copies what is left of a large write once it is little, so that its owner has the buffer back; whether all that
+   * waits is a copy.
+   */
+  own(): boolean {
+    const first = this.#blocks.indexOf(undefined, this.#head);
+    if (first < 0) return true;
+    if (this.size > OWN_LIMIT || this.#chunks.length - this.#head > 1) return false;
+    const left = this.#chunks[this.#head]!;
+    this.clear();
+    this.appendCopy(left);
     return true;
   }
 
@@ -165,7 +159,6 @@ export class SendQueue {
     this.#chunks = [];
     this.#blocks = [];
     this.#head = 0;
-    this.#cut = false;
     this.size = 0;
   }
 
@@ -185,7 +178,6 @@ export class SendQueue {
 
   #drop(): void {
     giveBlock(this.#blocks[this.#head]);
-    this.#cut = false;
     if (++this.#head === this.#chunks.length) {
       this.#chunks.length = this.#blocks.length = 0;
       this.#head = 0;
@@ -200,8 +192,6 @@ export class SendQueue {
 function giveBlock(block: Bytes | undefined): void {
   if (block !== undefined) pools.find((pool) => pool.size === block.length)?.give(block);
 }
-
-const EMPTY = /* @__PURE__ */ new Uint8Array(0);
 
 /** Chunks below this many bytes are joined once several wait: a peer's tiny frames cost no more than their bytes. */
 const JOIN_BELOW = 1024;

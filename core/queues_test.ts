@@ -1,9 +1,13 @@
-import { assert, assertEquals } from "@std/assert";
+import { assert, assertEquals, unreachable } from "@std/assert";
 import fc from "fast-check";
 import { concat } from "./bytes.ts";
 import { ReceiveQueue, SendQueue } from "./queues.ts";
 
-const scratch = (length: number) => new Uint8Array(length);
+/** Takes up to `length` bytes, as a copy. */
+function take(queue: SendQueue, length: number): Uint8Array {
+  const first = queue.take(Math.min(length, queue.size), (size) => new Uint8Array(size));
+  return concat(first, queue.rest);
+}
 
 Deno.test("a send queue gives back every byte in order, whatever is copied, referenced, owned and taken", () => {
   const step = fc.record({
@@ -31,14 +35,14 @@ Deno.test("a send queue gives back every byte in order, whatever is copied, refe
             data.fill(0xee); // the caller's again
           }
         } else if (what === "take") {
-          taken[i % 2]!.push(queue.take(Math.min(size, queue.size), scratch).slice());
+          taken[i % 2]!.push(take(queue, size));
         } else {
-          queue.own(size);
+          queue.own();
         }
       }
       for (const i of [0, 1]) {
         const queue = queues[i]!;
-        while (queue.size > 0) taken[i]!.push(queue.take(Math.min(65_535, queue.size), scratch).slice());
+        while (queue.size > 0) taken[i]!.push(take(queue, 65_535));
         const [all, got] = [concat(...expected[i]!), concat(...taken[i]!)];
         assertEquals(got.length, all.length);
         assert(got.every((byte, at) => byte === all[at]));
@@ -48,19 +52,24 @@ Deno.test("a send queue gives back every byte in order, whatever is copied, refe
   );
 });
 
-Deno.test("own() frees what was held by reference, but not a chunk that is being cut", () => {
+Deno.test("own() frees a buffer once little of it is left", () => {
   const queue = new SendQueue();
   const data = new Uint8Array(50_000).fill(1);
   queue.append(data);
-  assertEquals(queue.own(40_000), false);
-  assertEquals(queue.own(50_000), true);
+  assertEquals(queue.own(), false);
+  take(queue, 40_000);
+  assertEquals(queue.own(), true);
   data.fill(2);
-  assertEquals(queue.take(50_000, scratch)[49_999], 1);
+  assert(take(queue, 10_000).every((byte) => byte === 1));
+});
+
+Deno.test("what lies in two pieces is taken without a copy", () => {
+  const queue = new SendQueue();
+  queue.appendCopy(new Uint8Array([1]));
+  const data = new Uint8Array(65_536).fill(2);
   queue.append(data);
-  queue.take(10_000, scratch);
-  assertEquals(queue.own(100_000), false);
-  queue.take(30_000, scratch);
-  assertEquals(queue.own(100_000), true);
+  const first = queue.take(65_535, () => unreachable());
+  assertEquals([first.length, queue.rest.length, queue.rest.buffer === data.buffer], [1, 65_534, true]);
 });
 
 Deno.test("tiny chunks that wait to be read cost little more than their bytes", () => {

@@ -7,7 +7,7 @@
 import { codeNumber } from "./close.ts";
 import { type CloseCodeName, HtxError } from "./errors.ts";
 import { INITIAL_WINDOW } from "./limits.ts";
-import { ReceiveQueue, SendQueue } from "./queues.ts";
+import { ReceiveQueue, REFERENCE_FROM, SendQueue } from "./queues.ts";
 import type { HtxSession } from "./session.ts";
 
 /** The stream that the server opens for transition control maps (HTX 1.1 §8). */
@@ -107,7 +107,8 @@ export class SessionStream {
     }
     let copied = true;
     if (data.length > 0) {
-      copied = this._send.size + data.length <= this.session.limits.sendBuffer;
+      copied = data.length < REFERENCE_FROM &&
+        this._send.size + data.length <= this.session.limits.sendBuffer;
       if (copied) this._send.appendCopy(data);
       else this._send.append(data);
       this._queuedBytes += data.length;
