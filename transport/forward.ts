@@ -71,8 +71,8 @@ export interface Forwarder extends AsyncDisposable {
   readonly connections: number;
   /** Settles when it has ended. */
   readonly finished: Promise<void>;
-  /** Takes no more connections; those that are open go on, and it has ended when they have. */
-  shutdown(): Promise<void>;
+  /** Takes no more connections, and has ended when those that are open have; `graceMs` bounds the wait, then they break. */
+  shutdown(options?: { graceMs?: number }): Promise<void>;
   /** Takes no more connections and breaks those that are open. */
   close(): Promise<void>;
 }
@@ -146,17 +146,24 @@ class RunningForwarder implements Forwarder {
     return this.#open.size;
   }
 
-  async shutdown(): Promise<void> {
+  async shutdown(options: { graceMs?: number } = {}): Promise<void> {
     this.#stopping = true;
     this.#listener.close();
     this.#freed?.();
+    const { graceMs } = options;
+    const timer = graceMs === undefined ? undefined : setTimeout(() => this.#break(), graceMs);
     await this.finished;
+    clearTimeout(timer);
   }
 
   async close(): Promise<void> {
+    this.#break();
+    await this.shutdown();
+  }
+
+  #break(): void {
     this.#stop.abort(new HtxError("CLOSED", "Forwarding has ended"));
     for (const duplex of this.#open.keys()) duplex.close?.();
-    await this.shutdown();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
