@@ -157,10 +157,16 @@ export async function untilStopped(...stages: readonly (readonly Stoppable[])[])
   for (const signal of SIGNALS) Deno.removeSignalListener(signal, onSignal);
 }
 
+/** `HOST:PORT`, with the brackets of an IPv6 address. */
+export function hostPort(addr: { hostname?: string | undefined; port?: number | undefined }): string {
+  const { hostname = "", port = 0 } = addr;
+  return `${hostname.includes(":") ? `[${hostname}]` : hostname}:${port}`;
+}
+
 /** `http://HOST:PORT`, as a person would open it. */
 export function httpUrl(addr: { hostname: string; port: number }): string {
-  const host = addr.hostname === "0.0.0.0" ? "127.0.0.1" : addr.hostname === "::" ? "::1" : addr.hostname;
-  return `http://${host.includes(":") ? `[${host}]` : host}:${addr.port}`;
+  const everywhere: Record<string, string> = { "0.0.0.0": "127.0.0.1", "::": "::1" };
+  return `http://${hostPort({ hostname: everywhere[addr.hostname] ?? addr.hostname, port: addr.port })}`;
 }
 
 function readArguments(command: Command, args: string[]): Arguments {

@@ -11,7 +11,7 @@
 
 import { createGateway, denoFront, httpEcho } from "@betanet/htx/gateway";
 import { serveStreams } from "@betanet/htx/transport";
-import { httpUrl, main, untilStopped } from "./_cli.ts";
+import { hostPort, httpUrl, main, untilStopped } from "./_cli.ts";
 
 const help = `
 An echo behind the gateway, on 127.0.0.1: what you post comes back, through the tunnel.
@@ -32,7 +32,7 @@ await main({ help, stays: true, options: { port: "8080" } }, async (args) => {
   const front = denoFront(gateway.handler, { port });
 
   const url = httpUrl(front.addr);
-  console.log(`gateway on ${url}/, tunnel to ${upstream.addr.hostname}:${upstream.addr.port}`);
+  console.log(`gateway on ${url}/, tunnel to ${hostPort(upstream.addr)}`);
   console.log(`try: curl -X POST -d hello ${url}/echo`);
   await untilStopped([front, gateway], [upstream]);
 });

@@ -16,7 +16,7 @@ import { type GatewayConfig, parseConfig, readOrMakeKeyPair, runGateway } from "
 import type { KeyPair } from "@betanet/htx/noise";
 import { echo, serveStreams } from "@betanet/htx/transport";
 import { configure } from "@logtape/logtape";
-import { Failure, main, untilStopped } from "./_cli.ts";
+import { Failure, hostPort, httpUrl, main, untilStopped } from "./_cli.ts";
 
 const help = `
 Starts a server from a configuration file.
@@ -48,7 +48,7 @@ await main({ help, stays: true, positional: { echo: ["FILE"], gateway: ["FILE"] 
 async function startEcho({ listen, identity }: GatewayConfig, base: string): Promise<void> {
   const keyPair = identity.key === "" ? undefined : await key(identity.key, base);
   const server = serveStreams(echo(), { hostname: listen.hostname, port: listen.port, keyPair });
-  console.log(`echo on ${server.addr.hostname}:${server.addr.port}`);
+  console.log(`echo on ${hostPort(server.addr)}`);
   console.log(`server_pub=${toHex(server.publicKey)}`);
   await untilStopped([server]);
 }
@@ -61,9 +61,7 @@ async function startGateway(config: GatewayConfig, base: string): Promise<void> 
   }));
   const gateway = await runGateway(config, { base });
   console.log(`gateway on ${gateway.url}/`);
-  if (gateway.admin !== undefined) {
-    console.log(`admin on http://${gateway.admin.addr.hostname}:${gateway.admin.addr.port}/`);
-  }
+  if (gateway.admin !== undefined) console.log(`admin on ${httpUrl(gateway.admin.addr)}/`);
   if (config.tickets.enabled) console.log(tickets.join("\n"));
   await untilStopped([gateway]);
 }

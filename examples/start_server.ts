@@ -13,7 +13,7 @@ import { toHex } from "@betanet/htx/core";
 import { createGateway, denoFront, httpEcho } from "@betanet/htx/gateway";
 import { generateTicketKey, TicketPolicy } from "@betanet/htx/tickets";
 import { echo, serveStreams } from "@betanet/htx/transport";
-import { type Arguments, httpUrl, main, untilStopped } from "./_cli.ts";
+import { type Arguments, hostPort, httpUrl, main, untilStopped } from "./_cli.ts";
 
 const help = `
 Starts an HTX server with fresh keys, and prints what its clients have to know.
@@ -43,7 +43,7 @@ await main(
 
 async function startEcho(args: Arguments): Promise<void> {
   const server = serveStreams(echo(), { hostname: args.text("HOST"), port: args.port("PORT") });
-  console.log(`echo on ${server.addr.hostname}:${server.addr.port}`);
+  console.log(`echo on ${hostPort(server.addr)}`);
   console.log(`server_pub=${toHex(server.publicKey)}`);
   await untilStopped([server]);
 }
@@ -69,7 +69,7 @@ async function startGateway(args: Arguments): Promise<void> {
   });
   const front = denoFront(gateway.handler, listen);
 
-  console.log(`gateway on ${httpUrl(front.addr)}/ over ${upstream.addr.hostname}:${upstream.addr.port}`);
+  console.log(`gateway on ${httpUrl(front.addr)}/ over ${hostPort(upstream.addr)}`);
   console.log(`server_pub=${toHex(upstream.publicKey)}`);
   console.log(`ticket_pub=${toHex(ticketKey.publicKey)}`);
   console.log(`ticket_key_id=${toHex(ticketKey.keyId)}`);

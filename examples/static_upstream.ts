@@ -11,7 +11,7 @@
 
 import { toHex } from "@betanet/htx/core";
 import { serve, staticFiles } from "@betanet/htx/transport";
-import { Failure, main, untilStopped } from "./_cli.ts";
+import { Failure, hostPort, main, untilStopped } from "./_cli.ts";
 
 const help = `
 Serves the files of a directory to HTX clients, such as a gateway.
@@ -27,7 +27,7 @@ await main({ help, stays: true, positional: ["HOST", "PORT", "ROOT"] }, async (a
   const [hostname, port, root] = [args.text("HOST"), args.port("PORT"), args.text("ROOT")];
   await requireFolder(root);
   const server = serve(staticFiles(root), { hostname, port });
-  console.log(`serving ${root} on ${server.addr.hostname}:${server.addr.port}`);
+  console.log(`serving ${root} on ${hostPort(server.addr)}`);
   console.log(`server_pub=${toHex(server.publicKey)}`);
   await untilStopped([server]);
 });
