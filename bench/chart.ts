@@ -135,7 +135,7 @@ text { fill: #9198a1 }
 <text class="heading" x="${NAMES}" y="22">htx, times as fast as …</text>
 ${ticks.join("\n")}
 ${parts.join("\n")}
-<text class="scale" x="${NAMES}" y="${n(height - 6)}">${
+<text class="scale" x="12" y="${n(height - 6)}">${
     escape(
       `${report.rounds} rounds, medians; lines from least to greatest; ${report.machine}; ${report.runtime}`,
     )

@@ -22,7 +22,7 @@ export interface Allocations {
 /** The V8 on which the records were taken. */
 export const V8_OF_RECORD = "15.0";
 
-const ROUNDS = 9;
+const ROUNDS = 7;
 
 function allocated(): number {
   return (getHeapStatistics() as { total_allocated_bytes?: number }).total_allocated_bytes ?? NaN;
@@ -54,7 +54,7 @@ async function main(): Promise<Allocations> {
   const { client } = pair;
   const payload = new Uint8Array(65_536);
   const message = new Uint8Array(64);
-  const perMebibyte = await measure(40, async () => {
+  const perMebibyte = await measure(20, async () => {
     const stream = await client.createBidirectionalStream();
     for (let i = 1; i <= 16; i++) await stream.write(payload, { end: i === 16 });
     while (await stream.read() !== null);
