@@ -1,3 +1,4 @@
+/// <reference lib="dom" />
 /**
  * The page: what a person sees and presses. The tunnel is `tunnel.ts`, what goes through it `exchange.ts`.
  *
@@ -55,6 +56,7 @@ tunnel.run();
 function onState(state: TunnelState): void {
   const pill = element("state", HTMLElement);
   pill.dataset["state"] = state.kind;
+  element("connection", HTMLElement).dataset["state"] = state.kind;
   pill.textContent = state.kind === "open"
     ? "Connected"
     : state.kind === "waiting"
@@ -62,8 +64,10 @@ function onState(state: TunnelState): void {
     : tunnel.made > 0
     ? "Connecting again"
     : "Connecting";
-  for (const button of document.querySelectorAll<HTMLButtonElement>("button[data-needs-connection]")) {
-    button.disabled = state.kind !== "open";
+  for (const control of document.querySelectorAll("[data-needs-connection]")) {
+    if (control instanceof HTMLButtonElement || control instanceof HTMLInputElement) {
+      control.disabled = state.kind !== "open";
+    }
   }
   if (state.kind === "waiting") {
     const [title, detail] = explain(state.error);
@@ -75,7 +79,8 @@ function onState(state: TunnelState): void {
   if (state.kind === "open") {
     const { handshake, remoteStatic } = state.connection;
     element("alert", HTMLElement).hidden = true;
-    show("handshake", handshake.hybrid ? "Hybrid: X25519 + ML-KEM-768" : "Classic: X25519");
+    show("handshake", handshake.hybrid ? "Hybrid" : "Classic");
+    show("handshake-parts", handshake.hybrid ? "X25519 with ML-KEM-768" : "X25519 alone");
     element("handshake", HTMLElement).dataset["hybrid"] = String(handshake.hybrid);
     show("protocol", handshake.protocol);
     show("server-key", toHex(remoteStatic));
@@ -172,7 +177,7 @@ function render(): void {
   if (state.kind === "open") {
     const { stats } = state.connection;
     show("round-trip", stats.roundTripMs === undefined ? "–" : milliseconds(stats.roundTripMs));
-    show("connected", `connection ${tunnel.made}, up ${duration(performance.now() - state.since)}`);
+    show("connected", `connection ${tunnel.made}, ${clock(performance.now() - state.since)}`);
     show("streams", `${stats.streams} open`);
     show("streams-opened", `${stats.streamsOpened} opened`);
     show("received", bytes(stats.bytesReceived));
@@ -284,6 +289,11 @@ function count(number: number): string {
 
 function milliseconds(ms: number): string {
   return ms < 10 ? `${ms.toFixed(1)} ms` : `${Math.round(ms)} ms`;
+}
+
+function clock(ms: number): string {
+  const seconds = Math.floor(ms / 1000);
+  return `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}`;
 }
 
 function duration(ms: number): string {
