@@ -185,7 +185,7 @@ export function conformance(
     for (const side of [client, server]) {
       check(side.stats.rekeysSent > 1 && side.stats.rekeysReceived > 1, "the keys were not changed");
     }
-  }, { connection: { ...connection, rekey: { afterFrames: 32 } } });
+  }, { connection: { ...connection, rekey: { afterFrames: 16 } } });
 
   add("tells a session that was cut off from one that ended", async (client, server) => {
     const mine = await client.createBidirectionalStream();
