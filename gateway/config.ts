@@ -119,7 +119,7 @@ export interface GatewayConfig {
     readonly burst: number;
     /** Looks at tickets all the same when the rate limiter fails. @default {false} */
     readonly fail_open_rate_limits: boolean;
-    /** How refusals come to take equally long. @default {"work"} */
+    /** How refusals come to take equally long: `"work"` is equal work and a random delay over it. @default {"work"} */
     readonly equalize: "work" | "delay" | "off";
     /** Milliseconds that a form which may hold a ticket has to arrive in. @default {10000} */
     readonly form_timeout_ms: number;

@@ -163,7 +163,7 @@ Deno.test("secrets come from files and the environment; what cannot be read is t
   Deno.env.delete("HTX_TEST_KEY");
   await assertRejects(() => readSecretBytes("env:HTX_TEST_KEY", 32), Error, "the variable is not set");
   await assertRejects(
-    () => readSecretBytes("file:none", 32, { base: "/nowhere" }),
+    () => readSecretBytes("file:none", 32, { base: "/tmp/htx-nowhere" }),
     Error,
     "there is no such file",
   );

@@ -24,7 +24,7 @@ import type { FrontHandler, FrontInfo } from "./front.ts";
 import { type GatewayLimits, resolveGatewayLimits } from "./limits.ts";
 import { GatewayMetrics, type Outcome } from "./metrics.ts";
 import { type ParsedRequest, parseRequest, pathOf } from "./request.ts";
-import { type GatewaySpan, Tracing } from "./tracing.ts";
+import { type GatewaySpan, observe, Tracing } from "./tracing.ts";
 import {
   REDIAL_MS,
   type SessionOptions,
@@ -171,6 +171,7 @@ export class Gateway implements AsyncDisposable {
   readonly #intercept: GatewayOptions["intercept"];
   readonly #held: Set<() => void> = new Set();
   readonly #idPrefix: string;
+  readonly #unobserve: () => void;
   #nextId = 0;
   #sweeper: ReturnType<typeof setTimeout> | undefined;
   #stopping = false;
@@ -218,6 +219,7 @@ export class Gateway implements AsyncDisposable {
       },
       onPathFailed: (one) => this.#abandon(one),
     });
+    this.#unobserve = observe("@betanet/htx/gateway", this.metrics);
     this.handler = (request, info) => this.#handle(request, info);
     if (options.warm ?? this._pool.several) this._pool.start();
   }
@@ -276,6 +278,7 @@ export class Gateway implements AsyncDisposable {
   /** Ends everything at once. */
   async close(): Promise<void> {
     this.#stopping = true;
+    this.#unobserve();
     clearTimeout(this.#sweeper);
     this.#sweeper = undefined;
     for (const exchange of [...this._running]) exchange.giveUp("stopping");

@@ -387,6 +387,7 @@ async function makeAdmission(
   return {
     policy,
     formTimeoutMs: tickets.form_timeout_ms,
+    delayRefusals: tickets.equalize === "work",
     verifier: {
       keys,
       replay,

@@ -8,6 +8,8 @@
 import {
   type Context,
   context,
+  metrics,
+  type ObservableResult,
   propagation,
   ProxyTracerProvider,
   type Span,
@@ -49,6 +51,52 @@ export class Tracing {
     });
     return new OpenSpan(span, trace.setSpan(context.active(), span));
   }
+}
+
+/** What is counted for OpenTelemetry. */
+export interface Observed {
+  /** Requests by outcome. */
+  readonly outcomes: Readonly<Record<string, number>>;
+  /** Tickets by result. */
+  readonly tickets: Readonly<Record<string, number>>;
+  /** Requests on their way. */
+  readonly active: number;
+  /** Bytes of bodies. */
+  readonly bytesIn: number;
+  /** Bytes of bodies. */
+  readonly bytesOut: number;
+}
+
+/** Has the counters read whenever OpenTelemetry collects; the returned function ends that. */
+export function observe(name: string, counters: Observed): () => void {
+  if (!isTracing()) return () => {};
+  const meter = metrics.getMeter(name);
+  const requests = meter.createObservableCounter("htx.gateway.requests", { unit: "{request}" });
+  const tickets = meter.createObservableCounter("htx.gateway.tickets", { unit: "{ticket}" });
+  const bytes = meter.createObservableCounter("htx.gateway.body.bytes", { unit: "By" });
+  const active = meter.createObservableUpDownCounter("htx.gateway.requests.active", { unit: "{request}" });
+  const each = (values: Readonly<Record<string, number>>, key: string) => (result: ObservableResult) => {
+    for (const [value, count] of Object.entries(values)) {
+      if (count > 0) result.observe(count, { [key]: value });
+    }
+  };
+  const ofRequests = each(counters.outcomes, "outcome");
+  const ofTickets = each(counters.tickets, "result");
+  const ofBytes = (result: ObservableResult) => {
+    result.observe(counters.bytesIn, { direction: "in" });
+    result.observe(counters.bytesOut, { direction: "out" });
+  };
+  const ofActive = (result: ObservableResult) => result.observe(counters.active);
+  requests.addCallback(ofRequests);
+  tickets.addCallback(ofTickets);
+  bytes.addCallback(ofBytes);
+  active.addCallback(ofActive);
+  return () => {
+    requests.removeCallback(ofRequests);
+    tickets.removeCallback(ofTickets);
+    bytes.removeCallback(ofBytes);
+    active.removeCallback(ofActive);
+  };
 }
 
 class OpenSpan implements GatewaySpan {
