@@ -1,3 +1,4 @@
+/// <reference lib="dom" />
 /**
  * A tunnel that mends itself: one HTX connection over a WebSocket, opened anew with growing pauses whenever it breaks.
  *
