@@ -54,7 +54,7 @@ async function main(): Promise<Allocations> {
   const { client } = pair;
   const payload = new Uint8Array(65_536);
   const message = new Uint8Array(64);
-  const perMebibyte = await measure(20, async () => {
+  const perMebibyte = await measure(40, async () => {
     const stream = await client.createBidirectionalStream();
     for (let i = 1; i <= 16; i++) await stream.write(payload, { end: i === 16 });
     while (await stream.read() !== null);
