@@ -11,6 +11,7 @@
  * @module
  */
 
+import { deferred } from "./_deferred.ts";
 import {
   type Carrier,
   DirectCarrier,
@@ -138,7 +139,7 @@ export class HtxConnection implements AsyncDisposable {
   readonly #session: HtxSession;
   readonly #clock: Clock;
   readonly #carrier: Carrier;
-  readonly #closed: PromiseWithResolvers<CloseInfo> = Promise.withResolvers();
+  readonly #closed: PromiseWithResolvers<CloseInfo> = deferred();
   readonly #onStream: ConnectionInit["onStream"];
   readonly #onControlStream: ConnectionInit["onControlStream"];
   readonly #slots: PromiseWithResolvers<void>[] = [];
@@ -259,7 +260,7 @@ export class HtxConnection implements AsyncDisposable {
   /** Waits behind those who wait; who was woken in vain (`again`), in front of them. */
   #waitForSlot(signal: AbortSignal | undefined, again: boolean): Promise<void> {
     if (this.#session.closing) return Promise.reject(this.#session._closedError());
-    const waiter = Promise.withResolvers<void>();
+    const waiter = deferred<void>();
     if (again) this.#slots.unshift(waiter);
     else this.#slots.push(waiter);
     if (signal === undefined) return waiter.promise;
@@ -372,7 +373,7 @@ export class HtxConnection implements AsyncDisposable {
     if (signal?.aborted) return Promise.reject(signal.reason);
     const data = new Uint8Array(8);
     new DataView(data.buffer).setBigUint64(0, BigInt(++this.#pingCount));
-    const done = Promise.withResolvers<number>();
+    const done = deferred<number>();
     try {
       this.#session.ping(data);
     } catch (error) {

@@ -4,6 +4,7 @@
  * @module
  */
 
+import { deferred } from "./_deferred.ts";
 import type { HtxError } from "./errors.ts";
 import { SessionStream } from "./session_stream.ts";
 
@@ -101,7 +102,7 @@ export class HtxStream extends SessionStream {
    */
   get closed(): Promise<void> {
     if (this.#closed === undefined) {
-      this.#closed = Promise.withResolvers();
+      this.#closed = deferred();
       this.#closed.promise.catch(() => {});
       if (this.finished) this.#settleClosed(this._dropped ? this.error : undefined);
     }
@@ -130,7 +131,7 @@ export class HtxStream extends SessionStream {
       return Promise.reject(error);
     }
     if (this.#reading !== undefined) return Promise.reject(new TypeError("Cannot read: a read is under way"));
-    this.#reading = Promise.withResolvers();
+    this.#reading = deferred();
     return this.#reading.promise;
   }
 
@@ -167,7 +168,7 @@ export class HtxStream extends SessionStream {
 
   #send(data: Uint8Array, end: boolean): Promise<void> | undefined {
     if (this.put(data, end)) return undefined;
-    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    const { promise, resolve, reject } = deferred<void>();
     (this.#waiting ??= []).push({ at: this._queuedBytes, resolve, reject });
     return promise;
   }

@@ -7,6 +7,7 @@
  * @module
  */
 
+import { deferred } from "../core/_deferred.ts";
 import { type ByteIo, type Duplex, type DuplexAddr, HtxError } from "../core/mod.ts";
 import { ioDuplex } from "./duplex.ts";
 import type { DuplexListener } from "./listener.ts";
@@ -56,7 +57,7 @@ export async function dialQuic(address: TcpAddress, options: DialQuicOptions = {
   const { serverName = hostname, alpnProtocols = DEFAULT_ALPN, caCerts = [], signal } = options;
   const timeoutMs = options.timeoutMs ?? DEFAULT_TIMEOUT_MS;
   signal?.throwIfAborted();
-  const stop = Promise.withResolvers<never>();
+  const stop = deferred<never>();
   stop.promise.catch(() => {});
   const onAbort = () => stop.reject(signal?.reason);
   signal?.addEventListener("abort", onAbort, { once: true });

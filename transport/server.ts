@@ -4,6 +4,7 @@
  * @module
  */
 
+import { deferred } from "../core/_deferred.ts";
 import {
   type Bytes,
   concat,
@@ -146,7 +147,7 @@ export class HtxServer implements AsyncDisposable {
   readonly #halfOpen: Set<AbortController> = new Set();
   readonly #connections: Set<HtxConnection> = new Set();
   readonly #tasks: Set<Promise<unknown>> = new Set();
-  readonly #finished: PromiseWithResolvers<void> = Promise.withResolvers();
+  readonly #finished: PromiseWithResolvers<void> = deferred();
   #stopping = false;
 
   /** Made by {@linkcode serveStreams}. */

@@ -9,6 +9,7 @@
  * @module
  */
 
+import { deferred } from "../core/_deferred.ts";
 import type { ConnectionOptions, TLSSocket } from "node:tls";
 import {
   type ByteIo,
@@ -155,7 +156,7 @@ async function dialPinned(
   if (tls === undefined) {
     throw new HtxError("UNSUPPORTED", "Cannot pin a certificate: this runtime has no node:tls");
   }
-  const opened = Promise.withResolvers<void>();
+  const opened = deferred<void>();
   const connection: ConnectionOptions & { allowHalfOpen: boolean } = {
     host: hostname,
     port,
@@ -245,13 +246,13 @@ class NodeSocketIo implements ByteIo {
   }
 
   write(data: Uint8Array): Promise<void> {
-    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    const { promise, resolve, reject } = deferred<void>();
     this.#socket.write(data, (error) => error ? reject(error) : resolve());
     return promise;
   }
 
   closeWrite(): Promise<void> {
-    const { promise, resolve } = Promise.withResolvers<void>();
+    const { promise, resolve } = deferred<void>();
     if (this.#socket.destroyed) resolve();
     else this.#socket.end(() => resolve());
     return promise;

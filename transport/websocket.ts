@@ -12,6 +12,7 @@
  * @module
  */
 
+import { deferred } from "../core/_deferred.ts";
 import { type ByteIo, type Duplex, type DuplexAddr, HtxError } from "../core/mod.ts";
 import { ioDuplex } from "./duplex.ts";
 import type { DuplexListener } from "./listener.ts";
@@ -102,8 +103,8 @@ class WebSocketIo implements ByteIo {
   #ended = false;
   #error: unknown;
   #reader: (() => void) | undefined;
-  readonly #opened: PromiseWithResolvers<void> = Promise.withResolvers();
-  readonly #closed: PromiseWithResolvers<void> = Promise.withResolvers();
+  readonly #opened: PromiseWithResolvers<void> = deferred();
+  readonly #closed: PromiseWithResolvers<void> = deferred();
   #closing: Promise<void> | undefined;
 
   constructor(socket: WebSocketLike, options: WebSocketDuplexOptions) {
@@ -356,7 +357,7 @@ export async function dialWebSocket(url: string | URL, options: DialWebSocketOpt
     },
     ...options,
   });
-  const opened = Promise.withResolvers<void>();
+  const opened = deferred<void>();
   // The URL may hold a ticket in its query: neither it nor its query stands in a message.
   const fail = (why: string) =>
     opened.reject(new HtxError("CONNECT_FAILED", `Cannot open WebSocket to ${where.host}: ${why}`));

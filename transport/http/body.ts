@@ -4,6 +4,7 @@
  * @module
  */
 
+import { deferred } from "../../core/_deferred.ts";
 import { type Bytes, concat, HtxError } from "../../core/mod.ts";
 import type { HttpMessageDecoder } from "./decode.ts";
 import { type HttpField, oversizedMessage } from "./message.ts";
@@ -115,7 +116,7 @@ export class HttpBody {
 
   /** Waits until the stream has given something, or this body was cancelled or aborted; never rejects. */
   #arrival(): Promise<void> {
-    const waiting = Promise.withResolvers<void>();
+    const waiting = deferred<void>();
     this.#waiting = waiting;
     this.#stream.read().then((chunk) => {
       if (chunk === null) this.#decoder.end();
@@ -162,7 +163,7 @@ export class HttpBody {
   /** The trailer section, when the content has been read; rejects when that failed. */
   get trailers(): Promise<readonly HttpField[]> {
     if (this.#trailersWanted === undefined) {
-      const wanted = Promise.withResolvers<readonly HttpField[]>();
+      const wanted = deferred<readonly HttpField[]>();
       this.#trailersWanted = wanted;
       wanted.promise.catch(() => {}); // Whoever asked may have stopped waiting.
       if (this.#state === "complete") wanted.resolve(this.#trailers);

@@ -5,6 +5,7 @@
  * @module
  */
 
+import { deferred } from "../../core/_deferred.ts";
 import { type Bytes, HtxError, utf8 } from "../../core/mod.ts";
 import { connectOverStream, fieldsOf } from "./client.ts";
 import type { HttpField, HttpRequestHead } from "./message.ts";
@@ -92,7 +93,7 @@ export class StreamWebSocket extends EventTarget {
   _hold: (() => Promise<void> | undefined) | undefined;
 
   readonly #decoder: WebSocketDecoder;
-  readonly #done: PromiseWithResolvers<void> = Promise.withResolvers();
+  readonly #done: PromiseWithResolvers<void> = deferred();
   #stream: HttpStream | undefined;
   #state: 0 | 1 | 2 | 3 = CONNECTING;
   #buffered = 0;
@@ -113,7 +114,7 @@ export class StreamWebSocket extends EventTarget {
     });
     super.addEventListener("error", (event) => this.onerror?.call(this, event));
     super.addEventListener("close", (event) => {
-      if (event instanceof CloseEvent) this.onclose?.call(this, event);
+      if (isCloseEvent(event)) this.onclose?.call(this, event);
     });
   }
 
@@ -332,9 +333,31 @@ export class StreamWebSocket extends EventTarget {
     this.#state = CLOSED;
     clearTimeout(this.#timer);
     if (failed) this.dispatchEvent(new Event("error"));
-    this.dispatchEvent(new CloseEvent("close", { code, reason, wasClean }));
+    this.dispatchEvent(closeEvent({ code, reason, wasClean }));
     this.#tail.catch(() => {}).then(() => this.#done.resolve());
   }
+}
+
+/** Node has no `CloseEvent` before version 23. */
+class PlainCloseEvent extends Event implements CloseEvent {
+  readonly code: number;
+  readonly reason: string;
+  readonly wasClean: boolean;
+
+  constructor(init: Required<Pick<CloseEventInit, "code" | "reason" | "wasClean">>) {
+    super("close");
+    this.code = init.code;
+    this.reason = init.reason;
+    this.wasClean = init.wasClean;
+  }
+}
+
+function closeEvent(init: Required<Pick<CloseEventInit, "code" | "reason" | "wasClean">>): CloseEvent {
+  return typeof CloseEvent === "function" ? new CloseEvent("close", init) : new PlainCloseEvent(init);
+}
+
+function isCloseEvent(event: Event): event is CloseEvent {
+  return "wasClean" in event;
 }
 
 /** Reads what comes behind a Close frame: nothing, from a peer that keeps to the rules. */
@@ -493,8 +516,8 @@ class Relay {
     this.#inner = new StreamWebSocket(options);
     this.#inner.binaryType = "arraybuffer";
     socket.binaryType = "arraybuffer";
-    const opened = Promise.withResolvers<void>();
-    const closed = Promise.withResolvers<void>();
+    const opened = deferred<void>();
+    const closed = deferred<void>();
     this.#opened = opened.promise;
     this.#closed = closed.promise;
     if (socket.readyState !== CONNECTING) opened.resolve();
