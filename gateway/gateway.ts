@@ -106,7 +106,7 @@ export interface GatewayStats {
 /** How often running requests are looked at, in ms: with one upstream, and where there is another to move to. */
 const SWEEP_MS = 50;
 const SWEEP_SEVERAL_MS = 20;
-/** How often a request is sent again at most. */
+/** How often it is tried again to send a request that no application has seen. */
 const MAX_RETRIES = 3;
 /** RFC 9110 §9.2.2. */
 const IDEMPOTENT: ReadonlySet<string> = /* @__PURE__ */ new Set(["GET", "HEAD", "OPTIONS", "PUT", "DELETE"]);
@@ -497,6 +497,7 @@ class Exchange {
   #stream: HtxStream | undefined;
   #dialing: AbortController | undefined;
   #wake: (() => void) | undefined;
+  #replays = 0;
   #gaveUp: GiveUp | undefined;
   #watching = false;
   #over = false;
@@ -579,9 +580,9 @@ class Exchange {
         gateway._pool.worked(upstream);
         return this.#answer(response);
       } catch (error) {
-        const gaveUp = this.#gaveUp;
         if (!this.#report(upstream, error) || attempt >= MAX_RETRIES) return this.failed(error);
-        if (gaveUp === "moved") this.#gaveUp = undefined;
+        // Told to move, by the pool or by its own report of the failure just now: that is what follows.
+        if (this.#gaveUp === "moved") this.#gaveUp = undefined;
         (tried ??= new Set()).add(upstream);
         // With nowhere else to go, an upstream that restarts is given a moment.
         if (tried.has(gateway._pool.pick(tried)) && upstream.ready === undefined) {
@@ -696,7 +697,7 @@ class Exchange {
     if (gaveUp !== undefined && gaveUp !== "moved") return false;
     const sent = this.#stream !== undefined;
     this.#stream = undefined;
-    if (gaveUp === "moved") return this.replayable;
+    if (gaveUp === "moved") return !sent || this.#mayReplay();
     if (!(error instanceof HtxError)) return false;
     if (error.retryable) {
       // Never given to the application. A session that refuses because it drains is left by itself.
@@ -707,17 +708,22 @@ class Exchange {
       case "CONNECT_FAILED":
       case "HANDSHAKE_FAILED":
         if (sent) pool.failed(upstream, error);
-        return !sent || this.replayable;
+        return !sent || this.#mayReplay();
       case "TRUNCATED":
       case "CLOSED":
         pool.failed(upstream, error);
-        return !sent || this.replayable;
+        return !sent || this.#mayReplay();
       default:
         // A session-wide error (no stream is named) took this request with it.
         if (error.streamId !== undefined || !sent) return false;
         pool.failed(upstream, error);
-        return this.replayable;
+        return this.#mayReplay();
     }
+  }
+
+  /** What may have reached an application goes out once more, and no more often. */
+  #mayReplay(): boolean {
+    return this.replayable && this.#replays++ === 0;
   }
 
   #leave(upstream: Upstream, error: HtxError): void {
