@@ -201,6 +201,7 @@ export class HtxConnection implements AsyncDisposable {
     } else {
       this.#carrier = new StreamCarrier(duplex, this.#session, received);
     }
+    duplex.limitReceive?.(() => this.#session.receiveCredit);
     if (this.#pending.length > 0) this.#flushSoon();
     this.#reading = this.#receiveAll();
     this.#arm();

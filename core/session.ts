@@ -220,6 +220,15 @@ export class HtxSession {
     return this.#rtt;
   }
 
+  /** Stream data that the peer may have under way: its credit on the streams that are open, and on those it may yet open. */
+  get receiveCredit(): number {
+    let credit = Math.max(0, this.limits.maxPeerStreams - this.#peerCount) * INITIAL_WINDOW;
+    for (const stream of this.#streams.values()) {
+      if (!stream._receiveEnded) credit += stream._receiveWindow;
+    }
+    return credit;
+  }
+
   /** Streams of this side's that are open. */
   get localStreams(): number {
     return this.#localCount;

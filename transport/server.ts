@@ -16,6 +16,7 @@ import {
   HtxConnection,
   HtxError,
   type HtxStream,
+  INITIAL_WINDOW,
   loadSodium,
   selectCrypto,
   StreamIo,
@@ -36,6 +37,9 @@ export interface StreamInfo {
   /** Where the peer stands, if the carrier tells. */
   readonly remoteAddr: DuplexAddr | undefined;
 }
+
+/** Streams that a client may have open where the options say nothing (HTX 1.1 §4). */
+const DEFAULT_PEER_STREAMS = 256;
 
 /** What a server does with a stream: settles when it is through with it. A rejection resets the stream with INTERNAL_ERROR. */
 export type StreamHandler = (stream: HtxStream, info: StreamInfo) => void | Promise<void>;
@@ -71,12 +75,17 @@ export interface AcceptOptions extends ConnectionOptions {
  */
 export async function acceptDuplex(duplex: Duplex, options: AcceptOptions): Promise<HtxConnection> {
   const crypto = options.crypto ?? selectCrypto();
+  const { authorize } = options;
   const io = duplex.io ?? new StreamIo(duplex);
   const result = await respond(io, {
     keyPair: options.keyPair,
     replayGuard: options.replayGuard ?? new ReplayGuard(),
     postQuantum: options.postQuantum,
-    authorize: options.authorize,
+    // Who is asked about has proven its key, and may send what its streams begin with meanwhile.
+    authorize: authorize && ((remoteStatic) => {
+      duplex.limitReceive?.(() => (options.maxPeerStreams ?? DEFAULT_PEER_STREAMS) * INITIAL_WINDOW);
+      return authorize(remoteStatic);
+    }),
     channelBinding: options.channelBinding,
     timeoutMs: options.handshakeTimeoutMs,
     onFailure: options.onHandshakeFailure,
