@@ -34,6 +34,6 @@ Deno.test("kolmogorovSmirnov() tells shifted samples apart and equal ones not", 
 
 Deno.test("e-14: the timing measurement runs, and covers every kind", async () => {
   const rows = await measure({ requests: 20 });
-  assertEquals(rows.length, 12);
+  assertEquals(rows.length, 14);
   for (const row of rows) assert(row.median > 0 && row.p >= 0 && row.p <= 1, row.name);
 });
