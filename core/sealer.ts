@@ -14,11 +14,13 @@ const KEY_UPDATE_LENGTH = 4 + TAG_LENGTH;
 /** The most that a frame takes beside its plaintext, with a KEY_UPDATE before it. */
 export const FRAME_OVERHEAD: number = KEY_UPDATE_LENGTH + MAX_HEADER_LENGTH + TAG_LENGTH;
 
-/** A receiver puts up with one KEY_UPDATE per 16 frames over this many (HTX 1.1 §3); a sender aims at half of that. */
+/** A receiver puts up with this many KEY_UPDATEs in any run of so many frames (HTX 1.1 §3: one per 16 over 1024). */
 const PACE_FRAMES = 1024;
-const PACE_UPDATES = PACE_FRAMES / 32;
-/** From here on full frames fill a key slowly enough, whatever else is sent. */
+const PACE_UPDATES = PACE_FRAMES / 16;
+/** From this limit on full frames fill a key slowly enough. */
 const UNPACED_BYTES = 16 * MAX_PLAINTEXT_LENGTH;
+/** Frames that fill a key under a lower one, where that is not slow enough. */
+const SLOW_FRAMES = 32;
 
 const EMPTY = /* @__PURE__ */ new Uint8Array(0);
 
@@ -33,6 +35,8 @@ export class FrameSealer {
   #since: number;
   /** Numbers of the frames that were the last KEY_UPDATEs, as a ring. */
   readonly #updates: number[] = [];
+  /** KEY_UPDATEs in a run of frames that may come early: those that the limits call for need the others. */
+  readonly #rush: number;
 
   /** `now`: when the keys were made, on the session's clock. */
   constructor(
@@ -47,6 +51,24 @@ export class FrameSealer {
     this.#stats = stats;
     this.#since = now;
     this.#onUpdate = onUpdate;
+    const { rekeyBytes, rekeyFrames } = limits;
+    const period = Math.min(
+      rekeyFrames,
+      rekeyBytes >= UNPACED_BYTES ? Math.floor(rekeyBytes / MAX_PLAINTEXT_LENGTH) : SLOW_FRAMES,
+    );
+    this.#rush = PACE_UPDATES - Math.ceil(PACE_FRAMES / period);
+  }
+
+  /** Whether a KEY_UPDATE was asked for and the peer puts up with it now: else it waits until it does. */
+  get updateDue(): boolean {
+    return this.updateAsked && this.#mayRush();
+  }
+
+  #mayRush(): boolean {
+    const { rekeysSent, framesSent } = this.#stats;
+    if (rekeysSent < this.#rush) return true;
+    return this.#rush > 0 &&
+      framesSent + 1 - this.#updates[(rekeysSent - this.#rush) % PACE_UPDATES]! >= PACE_FRAMES;
   }
 
   /**
@@ -56,10 +78,7 @@ export class FrameSealer {
   get frameLimit(): number {
     const { rekeyBytes } = this.#limits;
     if (rekeyBytes >= UNPACED_BYTES) return MAX_PLAINTEXT_LENGTH;
-    const oldest = this.#updates[this.#stats.rekeysSent % PACE_UPDATES] ?? -Infinity;
-    // Half of the updates allowed in a run of frames may come in a rush, the other half at half the rate.
-    if (this.#stats.framesSent - oldest >= PACE_FRAMES) return Math.min(MAX_PLAINTEXT_LENGTH, rekeyBytes);
-    return Math.max(1, Math.floor(rekeyBytes / PACE_UPDATES));
+    return Math.min(MAX_PLAINTEXT_LENGTH, this.#mayRush() ? rekeyBytes : Math.ceil(rekeyBytes / SLOW_FRAMES));
   }
 
   /** How often the keys were replaced. */
@@ -83,7 +102,7 @@ export class FrameSealer {
     const { counter, bytes } = this.#keys;
     const { rekeyFrames, rekeyBytes, rekeyMs } = this.#limits;
     // HTX 1.1 §2: before any of the limits is passed, and itself at the latest the last frame under its key.
-    const due = counter >= rekeyFrames - 1 || now - this.#since >= rekeyMs ||
+    const due = this.updateDue || counter >= rekeyFrames - 1 || now - this.#since >= rekeyMs ||
       counter > 0 && bytes + plaintext.length + rest.length > rekeyBytes;
     return this.#write(type, streamId, plaintext, rest, into, due ? this.update(into, start, now) : start);
   }

@@ -647,7 +647,7 @@ export class HtxSession {
     this.#queuePing(PING_ASK, data);
   }
 
-  /** Replaces the keys of the sending direction with the next frame sent. */
+  /** Replaces the keys of the sending direction now, or as soon as the peer will not count it as one too many (HTX 1.1 §3). */
   updateKey(): void {
     if (this.closing) throw this._closedError();
     this.#sealer.updateAsked = true;
@@ -891,7 +891,7 @@ export class HtxSession {
   get outputDue(): boolean {
     return this.#closeState !== "sent" && (
       this.#closeState === "queued" || this.#ready.length > 0 || this.#credits.length > 0 ||
-      this.#resets.length > 0 || this.#pings.length > 0 || this.#padding >= 0 || this.#sealer.updateAsked
+      this.#resets.length > 0 || this.#pings.length > 0 || this.#padding >= 0 || this.#sealer.updateDue
     );
   }
 
@@ -919,7 +919,7 @@ export class HtxSession {
     if (this.#closeState === "sent") return 0;
     const now = this.lastFill = this.#now();
     let at = 0;
-    if (this.#sealer.updateAsked) at = this.#sealer.update(into, at, now);
+    if (this.#sealer.updateDue) at = this.#sealer.update(into, at, now);
     const room = () => into.length - at >= MIN_FILL_LENGTH;
     let reset: CloseFrame | undefined;
     while (room() && (reset = this.#resets.shift()) !== undefined) at = this.#sealClose(reset, into, at, now);
@@ -932,8 +932,10 @@ export class HtxSession {
       if (ping[0] === PING_ANSWER) this.#pongs--;
       at = this.#sealer.seal(FrameType.PING, undefined, ping, into, at, now);
     }
-    if (this.#padding >= 0 && into.length - at >= MIN_FILL_LENGTH + this.#padding) {
-      const padding = new Uint8Array(1 + this.#padding);
+    // Padding waits for a batch with room for it; a buffer that never has any gets as much as it can take.
+    const spare = into.length - at - MIN_FILL_LENGTH;
+    if (this.#padding >= 0 && (spare >= this.#padding || at === 0)) {
+      const padding = new Uint8Array(1 + Math.min(spare, this.#padding, this.#sealer.frameLimit - 1));
       padding[0] = PING_PADDING;
       this.#padding = -1;
       at = this.#sealer.seal(FrameType.PING, undefined, padding, into, at, now);

@@ -204,3 +204,18 @@ Deno.test("a buffer exchanged in the middle of a frame asks for no more room tha
   buffer.space();
   assertEquals(buffer.capacity, 1200);
 });
+
+Deno.test("keys asked for by hand wait where a peer would count them as too many, whatever the limits (e-21)", () => {
+  for (const afterFrames of [16, 17, 33, 100, 65_536]) {
+    const client = new HtxSession({ role: "client", keys: testKeys(), limits: { rekey: { afterFrames } } });
+    const server = new HtxSession({ role: "server", keys: testKeys() });
+    for (let i = 0; i < 4000; i++) {
+      client.updateKey();
+      if (i % 3) client.ping(new Uint8Array(1));
+      server.receive(output(client));
+      assertEquals(server.error, undefined, `${afterFrames}, after ${i}`);
+    }
+    assert(client.stats.rekeysSent >= client.stats.framesSent / 17 - 64);
+    assertEquals(client.generations.sending, server.generations.receiving);
+  }
+});
