@@ -338,7 +338,13 @@ Deno.test("e-39: no key, ticket, cookie, query or body stands in a log, at any l
     ) {
       assert(!text.includes(secret), secret);
     }
-    const line = records.find((record) => record.properties["path"] === "/path")!;
+    const line = records.find(({ category, properties }) =>
+      category[1] === "gateway" && properties["path"] === "/path"
+    )!;
+    const inside = records.find(({ category, properties }) =>
+      category[1] === "handler" && properties["path"] === "/path"
+    )!;
+    assertEquals(inside.properties["id"], line.properties["id"]); // ids run through
     assertEquals(line.category, ["htx", "gateway"]);
     for (const name of ["id", "method", "status", "bytes", "time_ms", "upstream_time_ms"]) {
       assert(name in line.properties, name);
@@ -361,3 +367,41 @@ Deno.test("carriers that the policy leaves out are not taken, and their tickets 
   const answer = await told(await g.ask("/?bn1=x&a", { headers: { cookie: session } }));
   assertEquals(answer.path, "/?a");
 });
+
+Deno.test("e-13: a ticket that somebody else spent first gives the decoy; the next one, at once, lets in", async () => {
+  await using g = over(tell, { admission: guard() });
+  const seen = makeTicketQuery(key);
+  assertEquals((await g.ask(`/?${seen}`)).status, 200); // the thief
+  assertEquals((await g.ask(`/?${seen}`)).status, 404);
+  assertEquals((await g.ask(`/?${makeTicketQuery(key)}`)).status, 200);
+});
+
+Deno.test("e-28: a TLS front answers nobody in clear, so that no ticket is read there", async () => {
+  await using g = over(tell, { admission: guard() });
+  const pem = await certificate();
+  await using front = denoFront(g.gateway.handler, { port: 0, tls: pem });
+  const answer = await raw(front.addr.port, `GET /?${makeTicketQuery(key)} HTTP/1.1\r\nHost: a\r\n\r\n`);
+  assert(!answer.includes("HTTP/1.1 200"), answer);
+  assertEquals(g.gateway.metrics.tickets.accepted, 0);
+});
+
+async function certificate(): Promise<{ cert: string; key: string }> {
+  const base = await Deno.makeTempDir();
+  await new Deno.Command("openssl", {
+    args: [
+      ..."req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost"
+        .split(" "),
+      ..."-addext subjectAltName=DNS:localhost,IP:127.0.0.1 -addext basicConstraints=critical,CA:FALSE".split(
+        " ",
+      ),
+      ...["-keyout", `${base}/key.pem`, "-out", `${base}/cert.pem`],
+    ],
+    stderr: "null",
+  }).output();
+  const [cert, key] = await Promise.all([
+    Deno.readTextFile(`${base}/cert.pem`),
+    Deno.readTextFile(`${base}/key.pem`),
+  ]);
+  await Deno.remove(base, { recursive: true });
+  return { cert, key };
+}

@@ -106,6 +106,11 @@ export interface GatewayStats {
 /** How often running requests are looked at, in ms: with one upstream, and where there is another to move to. */
 const SWEEP_MS = 50;
 const SWEEP_SEVERAL_MS = 20;
+/**
+ * Age of a request, in ms, from which on it is watched whether its client has gone. Deno prints a warning about its signals
+ * with the first answer to a request whose signal was looked at: short requests shall not cause it.
+ */
+const CLIENT_WATCH_MS = 500;
 /** How often it is tried again to send a request that no application has seen. */
 const MAX_RETRIES = 3;
 /** RFC 9110 §9.2.2. */
@@ -336,7 +341,7 @@ export class Gateway implements AsyncDisposable {
     const ms = performance.now() - started;
     this.metrics.done("decoy", ms);
     if (this._log.isEnabledFor("info")) {
-      this._log.info("{method} {path} {status} decoy ({reason}) gateway {time_ms} ms", {
+      this._log.info("{method} {path} {status} decoy ({reason}) gateway time_ms={time_ms}", {
         method: parsed.method,
         path: pathOf(parsed.path),
         status: response.status,
@@ -745,7 +750,7 @@ class Exchange {
       if (limits.responseTimeoutMs > 0 && now - this.#progressAt >= limits.responseTimeoutMs) {
         return this.giveUp("slow");
       }
-      if (!this.#watching && now - this.#started >= SWEEP_SEVERAL_MS) {
+      if (!this.#watching && now - this.#started >= CLIENT_WATCH_MS) {
         this.#watching = true;
         const { signal } = this.request;
         if (signal.aborted) this.giveUp("client-gone");
@@ -933,17 +938,20 @@ class Exchange {
     const log = this.#gateway._log;
     if (!log.isEnabledFor("info")) return;
     const now = performance.now();
-    log.info("{method} {path} {status} {bytes} bytes, gateway {time_ms} ms, upstream {upstream_time_ms} ms", {
-      id: this.id,
-      method: this.parsed.method,
-      path: pathOf(this.target),
-      status,
-      bytes: this.#bytesOut,
-      time_ms: round(now - this.#started),
-      upstream_time_ms: this.#sentAt === 0 ? 0 : round((this.#headAt || now) - this.#sentAt),
-      outcome,
-      upstream: this.upstream?.id,
-    });
+    log.info(
+      "{method} {path} {status} bytes={bytes} gateway time_ms={time_ms} upstream time_ms={upstream_time_ms}",
+      {
+        id: this.id,
+        method: this.parsed.method,
+        path: pathOf(this.target),
+        status,
+        bytes: this.#bytesOut,
+        time_ms: round(now - this.#started),
+        upstream_time_ms: this.#sentAt === 0 ? 0 : round((this.#headAt || now) - this.#sentAt),
+        outcome,
+        upstream: this.upstream?.id,
+      },
+    );
   }
 }
 

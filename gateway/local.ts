@@ -4,11 +4,13 @@
  * @module
  */
 
-import { getLogger } from "@logtape/logtape";
+import { getLogger, type Logger } from "@logtape/logtape";
 import type { Duplex } from "../core/mod.ts";
 import { KeyPair } from "../noise/mod.ts";
 import {
   type FetchApp,
+  type HttpHandler,
+  type HttpRequestInfo,
   httpStreams,
   type HtxServer,
   memoryDuplexPair,
@@ -33,7 +35,82 @@ export interface LocalUpstreamOptions extends Omit<ServeStreamsOptions, "listene
 
 /** Serves a fetch handler, or what has one, in this process. */
 export function localUpstream(app: FetchApp, options: LocalUpstreamOptions = {}): LocalUpstream {
-  return localStreams(httpStreams(app), options);
+  const handler: HttpHandler = typeof app === "function" ? app : (request, info) => app.fetch(request, info);
+  return localStreams(httpStreams(withLogging(handler)), options);
+}
+
+/**
+ * A handler with a line under `["htx", "handler"]` for each request: method, path without query, status, bytes, time
+ * until the body's end, and the request's id.
+ *
+ * @example
+ * ```ts
+ * import { withLogging } from "@betanet/htx/gateway";
+ * import { serve } from "@betanet/htx/transport";
+ *
+ * await using server = serve(withLogging(() => new Response("hello")));
+ * ```
+ */
+export function withLogging(handler: HttpHandler): HttpHandler {
+  const log = getLogger(["htx", "handler"]);
+  return (request, info) => {
+    if (!log.isEnabledFor("info")) return handler(request, info);
+    return logRequest(log, handler, request, info);
+  };
+}
+
+async function logRequest(
+  log: Logger,
+  handler: HttpHandler,
+  request: Request,
+  info: HttpRequestInfo,
+): Promise<Response> {
+  const started = performance.now();
+  let bytes = 0;
+  const line = (status: number, end: string) =>
+    log.info("{method} {path} {status} bytes={bytes} time_ms={time_ms} {end}", {
+      id: request.headers.get("x-request-id") ?? undefined,
+      method: request.method,
+      path: info.rawPath.split("?", 1)[0],
+      status,
+      bytes,
+      end,
+      time_ms: Math.round((performance.now() - started) * 100) / 100,
+    });
+  let response: Response;
+  try {
+    response = await handler(request, info);
+  } catch (error) {
+    line(500, "failed");
+    throw error;
+  }
+  const { status, headers, body } = response;
+  if (body === null) {
+    line(status, "done");
+    return response;
+  }
+  const reader = body.getReader();
+  const counted = new ReadableStream<Uint8Array>({
+    pull: async (controller) => {
+      try {
+        const { value, done } = await reader.read();
+        if (done) {
+          line(status, "done");
+          return controller.close();
+        }
+        bytes += value.length;
+        controller.enqueue(value);
+      } catch (error) {
+        line(status, "cut");
+        throw error;
+      }
+    },
+    cancel: async (reason) => {
+      line(status, "cut");
+      await reader.cancel(reason);
+    },
+  }, { highWaterMark: 0 });
+  return new Response(counted, { status, headers });
 }
 
 /** Serves raw streams in this process. */
@@ -68,11 +145,12 @@ export function httpEcho(): StreamHandler {
       const length = body.contentLength;
       if (log.isEnabledFor("info")) {
         body.trailers.then(() => "done", () => "cut").then((end) =>
-          log.info("{method} {path} echo {time_ms} ms, {end}", {
+          log.info("{method} {path} bytes={bytes} echo time_ms={time_ms} {end}", {
             id,
             method,
             path: path.split("?", 1)[0],
             end,
+            bytes: length ?? 0,
             time_ms: Math.round((performance.now() - started) * 100) / 100,
           })
         );

@@ -109,4 +109,10 @@ export type {
   HttpField,
   HttpRequestInfo,
   StreamInfo,
+  StreamWebSocket,
+  StreamWebSocketEventMap,
+  StreamWebSocketHandler,
+  UpgradeWebSocketOptions,
+  WebSocketDecoderOptions,
+  WebSocketUpgrade,
 } from "../transport/mod.ts";
