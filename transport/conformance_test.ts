@@ -44,8 +44,8 @@ function tls(pinned: boolean): ConformanceCarrier {
   const { cert, key } = certificate!;
   return {
     name: pinned ? "TLS with a pinned certificate" : "TLS",
-    open: () =>
-      meet(listenTls({ port: 0 }, { cert, key }), (port) =>
+    open: async () =>
+      meet(await listenTls({ port: 0 }, { cert, key }), (port) =>
         dialTls({ port }, {
           serverName: "localhost",
           ...(pinned ? { certificate: cert } : { caCerts: [cert] }),

@@ -296,8 +296,8 @@ Deno.test("UDP closed: HTX comes up over TLS on TCP, with covers over verified T
   const certificate = await makeTestCertificate();
   if (certificate === undefined) return;
   const covered: string[] = [];
-  await using server = serveStreams(echo(), { listeners: [listenTls({ port: 0 }, certificate)] });
-  const site = listenTls({ port: 0 }, certificate);
+  await using server = serveStreams(echo(), { listeners: [await listenTls({ port: 0 }, certificate)] });
+  const site = await listenTls({ port: 0 }, certificate);
   const accepting = site.accept();
   const attempts: FallbackAttempt[] = [];
   const port = server.addr.port!;

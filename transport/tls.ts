@@ -2,15 +2,15 @@
  * TLS: HTX inside an ordinary TLS connection. Certificates are verified, always: there is no option that turns
  * that off, only ones that ask for more (other roots, one certificate alone).
  *
- * Limitations of the runtime: Deno's listener takes TLS 1.2 too, and neither end can see an exporter, so there is no
- * channel binding here. Sessions are never resumed. A dial that is given up during the TLS handshake leaves its socket
+ * Limitations of the runtime: neither end can see an exporter, so there is no channel binding here. Sessions are never resumed. A dial that is given up during the TLS handshake leaves its socket
  * to the runtime, which lets go of it when the server does.
  *
  * @module
  */
 
 import { deferred } from "../core/_deferred.ts";
-import type { ConnectionOptions, TLSSocket } from "node:tls";
+import type { Socket } from "node:net";
+import type { ConnectionOptions, Server, TlsOptions, TLSSocket } from "node:tls";
 import {
   type ByteIo,
   type Bytes,
@@ -22,7 +22,7 @@ import {
 } from "../core/mod.ts";
 import { ioDuplex } from "./duplex.ts";
 import type { DuplexListener } from "./listener.ts";
-import { connDuplex, ConnListener, dialTcpConn, type TcpAddress } from "./tcp.ts";
+import { connDuplex, dialTcpConn, type TcpAddress } from "./tcp.ts";
 
 /** What a TLS client offers and a server takes where nothing else is said: an ordinary web connection. */
 const DEFAULT_ALPN: readonly string[] = /* @__PURE__ */ Object.freeze(["http/1.1"]);
@@ -187,6 +187,10 @@ async function dialPinned(
     signal.removeEventListener("abort", onAbort);
   }
   socket.setNoDelay(true);
+  return socketDuplex(socket);
+}
+
+function socketDuplex(socket: TLSSocket): Duplex {
   const address = (host: string | undefined, number: number | undefined): DuplexAddr => ({
     transport: "tls",
     ...(host !== undefined && { hostname: host }),
@@ -271,20 +275,127 @@ export interface ListenTlsOptions {
   key: string;
   /** Protocols taken (ALPN). @default {["http/1.1"]} */
   alpnProtocols?: readonly string[] | undefined;
+  /** The oldest version of TLS that is taken. @default {"TLSv1.3"} */
+  minVersion?: "TLSv1.2" | "TLSv1.3" | undefined;
+  /** How long a client may take for the TLS handshake, in ms. @default {10000} */
+  handshakeTimeoutMs?: number | undefined;
 }
 
 /**
- * Listens with TLS. Nagle's algorithm stays on here, which Deno gives no way to turn off on this side; the engine
- * writes in batches, so that it seldom matters.
+ * Listens with TLS: TLS 1.3 alone unless `minVersion` says otherwise, without Nagle's algorithm. (It stands on
+ * `node:tls`, since `Deno.listenTls` can do neither.)
  *
  * @throws {Deno.errors.AddrInUse} when the port is taken
- * @throws {Deno.errors.InvalidData} when certificate or key cannot be parsed
+ * @throws {TypeError} when certificate or key cannot be parsed, or do not belong together
+ * @throws {HtxError} `UNSUPPORTED` where the runtime has no `node:tls`
  */
-export function listenTls(address: TcpAddress, options: ListenTlsOptions): DuplexListener {
+export async function listenTls(address: TcpAddress, options: ListenTlsOptions): Promise<DuplexListener> {
   const { hostname = "127.0.0.1", port } = address;
-  const { cert, key, alpnProtocols = DEFAULT_ALPN } = options;
-  const listener = Deno.listenTls({ hostname, port, cert, key, alpnProtocols: [...alpnProtocols] });
-  return new ConnListener(listener, "tls", (conn) => connDuplex(conn, "tls", { covert: true }));
+  const { cert, key, alpnProtocols = DEFAULT_ALPN, minVersion = "TLSv1.3" } = options;
+  const tls = globalThis.process?.getBuiltinModule?.("node:tls");
+  if (tls === undefined) {
+    throw new HtxError("UNSUPPORTED", "Cannot listen with TLS: this runtime has no node:tls");
+  }
+  requireCertificate(cert, key);
+  const settings: TlsOptions = {
+    cert,
+    key,
+    ALPNProtocols: [...alpnProtocols],
+    minVersion,
+    allowHalfOpen: true,
+    noDelay: true,
+    handshakeTimeout: options.handshakeTimeoutMs ?? DEFAULT_TIMEOUT_MS,
+  };
+  const server = tls.createServer(settings);
+  const listening = deferred<void>();
+  server.once("error", (error) => listening.reject(error));
+  server.listen(port, hostname, () => listening.resolve());
+  try {
+    await listening.promise;
+  } catch (error) {
+    const inUse = error instanceof Error && "code" in error && error.code === "EADDRINUSE";
+    if (inUse && typeof Deno !== "undefined") {
+      throw new Deno.errors.AddrInUse(error.message, { cause: error });
+    }
+    throw error;
+  }
+  return new TlsListener(server);
+}
+
+/** Connections that may wait to be accepted, and TLS handshakes that may be under way. */
+const BACKLOG = 256;
+const MAX_HANDSHAKES = 1024;
+
+class TlsListener implements DuplexListener {
+  readonly addr: DuplexAddr;
+  readonly #server: Server;
+  readonly #handshakes: Map<string, Socket> = new Map();
+  readonly #queue: Duplex[] = [];
+  readonly #waiters: ((duplex: Duplex | undefined) => void)[] = [];
+  #closed = false;
+
+  constructor(server: Server) {
+    this.#server = server;
+    const bound = server.address();
+    this.addr = bound === null || typeof bound === "string"
+      ? { transport: "tls" }
+      : { transport: "tls", hostname: bound.address, port: bound.port };
+    server.on("error", () => {}); // one connection's trouble; `accept` goes on
+    server.on("tlsClientError", () => {}); // whoever speaks no TLS gets TLS's own answer
+    server.on("connection", (socket) => this.#begin(socket));
+    server.on("secureConnection", (socket) => this.#take(socket));
+  }
+
+  accept(): Promise<Duplex | undefined> {
+    const duplex = this.#queue.shift();
+    if (duplex !== undefined || this.#closed) return Promise.resolve(duplex);
+    return new Promise((resolve) => this.#waiters.push(resolve));
+  }
+
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#server.close();
+    for (const socket of this.#handshakes.values()) socket.destroy();
+    for (const duplex of this.#queue.splice(0)) duplex.close?.();
+    for (const waiter of this.#waiters.splice(0)) waiter(undefined);
+  }
+
+  /** A TCP connection whose TLS handshake begins. */
+  #begin(socket: Socket): void {
+    const peer = `${socket.remoteAddress} ${socket.remotePort}`;
+    const [oldest] = this.#handshakes.values();
+    if (this.#handshakes.size >= MAX_HANDSHAKES) oldest?.destroy();
+    this.#handshakes.set(peer, socket);
+    socket.once("close", () => {
+      if (this.#handshakes.get(peer) === socket) this.#handshakes.delete(peer);
+    });
+  }
+
+  #take(socket: TLSSocket): void {
+    this.#handshakes.delete(`${socket.remoteAddress} ${socket.remotePort}`);
+    if (this.#closed || this.#queue.length >= BACKLOG) {
+      socket.destroy();
+      return;
+    }
+    socket.setNoDelay(true);
+    const duplex = socketDuplex(socket);
+    const waiter = this.#waiters.shift();
+    if (waiter !== undefined) waiter(duplex);
+    else this.#queue.push(duplex);
+  }
+}
+
+/** `node:tls` finds out about a bad certificate when the first client comes. */
+function requireCertificate(cert: string, key: string): void {
+  const crypto = globalThis.process.getBuiltinModule("node:crypto");
+  let fits: boolean;
+  try {
+    fits = new crypto.X509Certificate(cert).checkPrivateKey(crypto.createPrivateKey(key));
+  } catch (cause) {
+    throw new TypeError("Cannot listen with TLS: certificate or key are not PEM", { cause });
+  }
+  if (!fits) throw new TypeError("Cannot listen with TLS: the key is not the certificate's");
 }
 
 /**

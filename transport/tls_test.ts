@@ -16,8 +16,8 @@ function tlsTest(name: string, run: (mine: { cert: string; key: string }) => Pro
 }
 
 /** A TLS echo of raw bytes: what it reads until the end, it writes back behind the end of the peer's direction. */
-function tlsEcho(cert: { cert: string; key: string }) {
-  const listener = listenTls({ port: 0 }, cert);
+async function tlsEcho(cert: { cert: string; key: string }) {
+  const listener = await listenTls({ port: 0 }, cert);
   const running = (async () => {
     for (;;) {
       const duplex = await listener.accept();
@@ -47,7 +47,7 @@ for (const pinned of [false, true]) {
   tlsTest(
     `dialTls() ${pinned ? "with a pinned certificate" : "with given roots"} half-closes in both directions`,
     async (mine) => {
-      await using server = tlsEcho(mine);
+      await using server = await tlsEcho(mine);
       const duplex = await dialTls({ port: server.port }, {
         serverName: "localhost",
         ...(pinned ? { certificate: mine.cert } : { caCerts: [mine.cert] }),
@@ -66,8 +66,8 @@ for (const pinned of [false, true]) {
 }
 
 tlsTest("e-43: a certificate that does not verify is refused, however it is dialled", async (mine) => {
-  await using server = tlsEcho(mine);
-  await using stranger = tlsEcho(elsewhere!);
+  await using server = await tlsEcho(mine);
+  await using stranger = await tlsEcho(elsewhere!);
   const fingerprint = await certificateFingerprint(mine.cert);
   const refused = [
     () => dialTls({ port: server.port }), // no root vouches for it
@@ -92,7 +92,7 @@ tlsTest("e-43: a certificate that does not verify is refused, however it is dial
 });
 
 tlsTest("dialTls() takes a fingerprint with and without colons, on top of the roots", async (mine) => {
-  await using server = tlsEcho(mine);
+  await using server = await tlsEcho(mine);
   const fingerprint = await certificateFingerprint(mine.cert);
   for (const form of [fingerprint, fingerprint.toUpperCase().replace(/..(?!$)/g, "$&:")]) {
     const duplex = await dialTls({ port: server.port }, {
@@ -146,7 +146,7 @@ tlsTest("dialTls() gives its signal's reason", async () => {
 });
 
 tlsTest("HTX over TLS: the traffic shape is on unless the options say otherwise", async (mine) => {
-  await using server = serveStreams(echo(), { listeners: [listenTls({ port: 0 }, mine)] });
+  await using server = serveStreams(echo(), { listeners: [await listenTls({ port: 0 }, mine)] });
   const dial = (signal: AbortSignal | undefined) =>
     dialTls({ port: server.addr.port! }, { serverName: "localhost", caCerts: [mine.cert], signal });
   const timers: number[] = [];
@@ -203,3 +203,71 @@ Deno.test("e-43: no code of this package names a way to turn certificate verific
   }
   assert(files > 20);
 });
+
+tlsTest(
+  "listenTls() takes TLS 1.3 alone unless told otherwise, and answers other talk with nothing of its own",
+  async (mine) => {
+    for (const [options, accepted] of [[{}, false], [{ minVersion: "TLSv1.2" }, true]] as const) {
+      const listener = await listenTls({ port: 0 }, { ...mine, ...options });
+      const { success } = await new Deno.Command("openssl", {
+        args: ["s_client", "-connect", `127.0.0.1:${listener.addr.port}`, "-tls1_2"],
+        stdin: "null",
+        stdout: "null",
+        stderr: "null",
+      }).output();
+      assertEquals([options, success], [options, accepted]);
+      const plain = await Deno.connect({ port: listener.addr.port! });
+      await plain.write(new TextEncoder().encode("GET / HTTP/1.1\r\n\r\n"));
+      const into = new Uint8Array(100);
+      assertEquals([await plain.read(into), into[0]], [7, 0x15]); // a TLS alert
+      plain.close();
+      const idle = await Deno.connect({ port: listener.addr.port! }); // never begins
+      if (accepted) (await listener.accept())?.close?.();
+      listener.close();
+      assertEquals(await idle.read(into).catch(() => null), null); // closing lets go of handshakes, too
+      idle.close();
+    }
+  },
+);
+
+tlsTest(
+  "listenTls() names what is wrong at once: a port that is taken, a certificate that is none",
+  async (mine) => {
+    const listener = await listenTls({ port: 0 }, mine);
+    await assertRejects(() => listenTls({ port: listener.addr.port! }, mine), Deno.errors.AddrInUse);
+    listener.close();
+    assertEquals(await listener.accept(), undefined);
+    await assertRejects(
+      () => listenTls({ port: 0 }, { ...mine, key: other!.key }),
+      TypeError,
+      "not the certificate's",
+    );
+    await assertRejects(() => listenTls({ port: 0 }, { cert: "none", key: mine.key }), TypeError, "not PEM");
+  },
+);
+
+tlsTest(
+  "listenTls() sends small writes at once: an answer in two writes waits for no acknowledgement",
+  async (mine) => {
+    const listener = await listenTls({ port: 0 }, mine);
+    const accepting = listener.accept();
+    const client = await dialTls({ port: listener.addr.port! }, {
+      serverName: "localhost",
+      caCerts: [mine.cert],
+    });
+    const server = (await accepting)!;
+    const since = performance.now();
+    for (let round = 0; round < 20; round++) {
+      await client.io!.write(new Uint8Array(10));
+      await server.io!.read(new Uint8Array(10));
+      await server.io!.write(new Uint8Array(10));
+      await server.io!.write(new Uint8Array(10));
+      for (let length = 0; length < 20;) length += (await client.io!.read(new Uint8Array(20)))!;
+    }
+    // With Nagle's algorithm each round takes the 40 ms of a delayed acknowledgement.
+    assert(performance.now() - since < 400);
+    client.close?.();
+    server.close?.();
+    listener.close();
+  },
+);
