@@ -85,8 +85,9 @@ export async function connectDuplex(
   }
   let carrier: Duplex;
   try {
-    carrier = await duplex;
+    carrier = await raced(Promise.resolve(duplex), options.signal);
   } catch (error) {
+    Promise.resolve(duplex).then(end, () => {}); // a dialer that does not know of the signal comes too late
     await prepared.discard();
     throw error;
   }
@@ -152,6 +153,8 @@ export class HtxClient implements AsyncDisposable {
   readonly #maxConnections: number;
   readonly #onConnection: ConnectOptions["onConnection"];
   readonly #connections: Set<HtxConnection> = new Set();
+  /** Connections whose server said that it takes no more streams on them. */
+  readonly #leaving: WeakSet<HtxConnection> = new WeakSet();
   #dialing: Promise<HtxConnection> | undefined;
   #giveUp: AbortController = new AbortController();
   #closed = false;
@@ -203,7 +206,7 @@ export class HtxClient implements AsyncDisposable {
   #pick(): HtxConnection | undefined {
     let best: HtxConnection | undefined;
     for (const connection of this.#connections) {
-      if (connection.closing || connection.draining) continue;
+      if (connection.closing || connection.draining || this.#leaving.has(connection)) continue;
       if (best === undefined || connection.openStreams < best.openStreams) best = connection;
     }
     if (best === undefined) return undefined;
@@ -237,8 +240,19 @@ export class HtxClient implements AsyncDisposable {
 
   /** Opens a stream; the server learns of it with its first data. */
   async createBidirectionalStream(options: { signal?: AbortSignal | undefined } = {}): Promise<HtxStream> {
-    const connection = await this.connection(options);
-    return await connection.createBidirectionalStream(options);
+    return (await this.#open(options.signal)).stream;
+  }
+
+  async #open(signal: AbortSignal | undefined): Promise<{ connection: HtxConnection; stream: HtxStream }> {
+    for (let again = true;; again = false) {
+      const connection = await this.connection({ signal });
+      try {
+        return { connection, stream: await connection.createBidirectionalStream({ signal }) };
+      } catch (error) {
+        // It ended while the stream waited for its turn: nothing was sent, another connection does as well.
+        if (!again || this.#closed || signal?.aborted || !connection.closing) throw error;
+      }
+    }
   }
 
   /**
@@ -270,10 +284,11 @@ export class HtxClient implements AsyncDisposable {
         ...(body !== undefined && { body }),
       });
     const signal = rest.signal ?? request.signal;
-    return await this.#again(request.body === null, signal, async () => {
-      const stream = await this.createBidirectionalStream({ signal });
-      return await fetchOverStream(stream, request, rest);
-    });
+    return await this.#again(
+      request.body === null,
+      signal,
+      (stream) => fetchOverStream(stream, request, rest),
+    );
   }
 
   /**
@@ -286,24 +301,27 @@ export class HtxClient implements AsyncDisposable {
     const { body } = request;
     const replayable = body === undefined || body === null || typeof body === "string" ||
       body instanceof Uint8Array;
-    return await this.#again(replayable, options.signal, async () => {
-      const stream = await this.createBidirectionalStream({ signal: options.signal });
-      return await exchangeOverStream(stream, request, options);
-    });
+    return await this.#again(
+      replayable,
+      options.signal,
+      (stream) => exchangeOverStream(stream, request, options),
+    );
   }
 
   async #again<T>(
     replayable: boolean,
     signal: AbortSignal | undefined,
-    attempt: () => Promise<T>,
+    attempt: (stream: HtxStream) => Promise<T>,
   ): Promise<T> {
-    try {
-      return await attempt();
-    } catch (error) {
-      if (
-        !replayable || this.#closed || signal?.aborted || !(error instanceof HtxError) || !error.retryable
-      ) throw error;
-      return await attempt();
+    for (let again = replayable;; again = false) {
+      const { connection, stream } = await this.#open(signal);
+      try {
+        return await attempt(stream);
+      } catch (error) {
+        if (!(error instanceof HtxError) || !error.retryable) throw error;
+        if (error.code === "GOING_AWAY" && error.remote) this.#leaving.add(connection);
+        if (!again || this.#closed || signal?.aborted) throw error;
+      }
     }
   }
 
@@ -435,6 +453,7 @@ function absolute(url: URL | string): URL {
 function raced<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
   if (signal === undefined) return promise;
   return new Promise<T>((resolve, reject) => {
+    if (signal.aborted) reject(signal.reason);
     const onAbort = () => reject(signal.reason);
     signal.addEventListener("abort", onAbort, { once: true });
     promise.then(resolve, reject).finally(() => signal.removeEventListener("abort", onAbort));

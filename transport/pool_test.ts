@@ -1,0 +1,133 @@
+import { assert, assertEquals, assertRejects } from "@std/assert";
+import { type Duplex, type HtxConnection, HtxError } from "../core/mod.ts";
+import { KeyPair } from "../noise/mod.ts";
+import { HtxClient } from "./client.ts";
+import type { DuplexListener } from "./listener.ts";
+import { memoryDuplexPair } from "./memory.ts";
+import { acceptDuplex, serveStreams } from "./server.ts";
+import { httpStreams, serve } from "./serve.ts";
+import { dialTcp } from "./tcp.ts";
+import { echo } from "./upstream/echo.ts";
+
+const KEY = KeyPair.generate();
+
+/** A client of `handler`, over memory; each dial is a new connection of the server's. */
+function local(onStream: Parameters<typeof serveStreams>[0], options: { maxLocalStreams?: number } = {}) {
+  const servers: HtxConnection[] = [];
+  const client = new HtxClient(() => {
+    const [here, there] = memoryDuplexPair();
+    acceptDuplex(there, { keyPair: KEY, onStream }).then((connection) => servers.push(connection), () => {});
+    return Promise.resolve(here);
+  }, { remoteStatic: KEY.publicKey, postQuantum: "off", ...options });
+  return { client, servers };
+}
+
+Deno.test("a server that goes away is left for a new connection, while what is under way there goes on", async () => {
+  const slow = Promise.withResolvers<void>();
+  const { client, servers } = local(httpStreams(async (request) => {
+    if (request.url.endsWith("/slow")) await slow.promise;
+    return new Response("done");
+  }));
+  assertEquals(await (await client.fetch("/")).text(), "done");
+  const waiting = client.fetch("/slow");
+  while (servers[0]!.stats.streams === 0) await new Promise((resolve) => setTimeout(resolve, 0));
+  const drained = servers[0]!.drain();
+  assertEquals(await (await client.fetch("/")).text(), "done", "refused there, answered elsewhere");
+  assertEquals(await (await client.fetch("/")).text(), "done");
+  assertEquals(client.stats.connected, 2);
+  slow.resolve();
+  assertEquals(await (await waiting).text(), "done");
+  await drained;
+  await client.close();
+  await Promise.all(servers.map((server) => server.closed));
+});
+
+Deno.test("a stream that waits for its turn when the connection ends is opened on another", async () => {
+  const { client, servers } = local(echo(), { maxLocalStreams: 1 });
+  const first = await client.createBidirectionalStream();
+  await first.write(new Uint8Array(1));
+  await first.read();
+  const second = client.createBidirectionalStream();
+  await servers[0]!.close({ code: "GOING_AWAY" });
+  const stream = await second;
+  await stream.write(new Uint8Array([7]), { end: true });
+  assertEquals(await stream.read(), new Uint8Array([7]));
+  assertEquals(client.stats.connected, 2);
+  await client.close();
+  await Promise.all(servers.map((server) => server.closed));
+});
+
+Deno.test("callers share one dial; one that gives up takes nobody with it", async () => {
+  await using server = serve(() => new Response("ok"));
+  const going = Promise.withResolvers<void>();
+  let dials = 0;
+  const client = new HtxClient(async ({ signal }) => {
+    dials++;
+    await going.promise;
+    return await dialTcp({ hostname: "127.0.0.1", port: server.addr.port! }, { signal });
+  }, { remoteStatic: server.publicKey });
+  const impatient = new AbortController();
+  const gone = assertRejects(() => client.fetch("/", { signal: impatient.signal }), Error, "enough");
+  const others = [client.fetch("/"), client.fetch("/"), client.connection()] as const;
+  impatient.abort(new Error("enough"));
+  await gone;
+  going.resolve();
+  assertEquals([(await others[0]).status, (await others[1]).status, dials], [200, 200, 1]);
+  await others[2];
+  for (const one of [others[0], others[1]]) await (await one).text();
+  await client.close();
+  assertEquals((await assertRejects(() => client.fetch("/"), HtxError)).code, "CLOSED");
+});
+
+Deno.test("close() during a dial ends it, even where the dialer knows nothing of signals", async () => {
+  const late = Promise.withResolvers<Duplex>();
+  const client = new HtxClient(() => late.promise, { remoteStatic: KEY.publicKey, postQuantum: "off" });
+  const waiting = client.connection();
+  const closing = client.close();
+  assertEquals((await assertRejects(() => waiting, HtxError)).code, "CLOSED");
+  await closing;
+  const [here, there] = memoryDuplexPair();
+  late.resolve(here);
+  assertEquals(await there.io!.read(new Uint8Array(1)), null, "what came too late is closed");
+});
+
+Deno.test("a server that stops during a handshake, or whose hook fails, keeps no connection", async () => {
+  const waiting: Duplex[] = [];
+  const wake = Promise.withResolvers<void>();
+  const listener: DuplexListener = {
+    addr: { transport: "memory" },
+    accept: async () => {
+      await wake.promise;
+      return waiting.shift();
+    },
+    close: () => {},
+  };
+  const errors: unknown[] = [];
+  const server = serveStreams(echo(), {
+    listeners: [listener],
+    keyPair: KEY,
+    controlStream: () => {
+      throw new Error("hook");
+    },
+    onError: (error) => errors.push(error),
+  });
+  const [here, there] = memoryDuplexPair();
+  waiting.push(there);
+  wake.resolve();
+  const client = new HtxClient(() => Promise.resolve(here), {
+    remoteStatic: KEY.publicKey,
+    postQuantum: "off",
+  });
+  const connection = await client.connection();
+  await assertRejects(() => connection.closed, HtxError);
+  assertEquals([server.connections.size, errors.length], [0, 1]);
+  await server.shutdown();
+  await client.close();
+
+  const stopping = serveStreams(echo(), { keyPair: KEY });
+  const halfOpen = await dialTcp({ hostname: "127.0.0.1", port: stopping.addr.port! });
+  while (stopping.halfOpen === 0) await new Promise((resolve) => setTimeout(resolve, 1));
+  await stopping.shutdown();
+  assert(await halfOpen.io!.read(new Uint8Array(1)) === null);
+  halfOpen.close?.();
+});
