@@ -112,7 +112,12 @@ export async function acceptDuplex(duplex: Duplex, options: AcceptOptions): Prom
           remoteAddr: connection.remoteAddr,
         })),
   });
-  if (options.controlStream !== undefined) sendControl(connection, options.controlStream);
+  try {
+    if (options.controlStream !== undefined) sendControl(connection, options.controlStream);
+  } catch (error) {
+    connection.abort(); // the hook's own failure: nobody would own the connection
+    throw error;
+  }
   return connection;
 }
 
