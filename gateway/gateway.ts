@@ -113,6 +113,8 @@ const SWEEP_SEVERAL_MS = 20;
 const CLIENT_WATCH_MS = 500;
 /** How often it is tried again to send a request that no application has seen. */
 const MAX_RETRIES = 3;
+/** Up to this length a body goes upstream without being watched. */
+const DIRECT_BODY_BYTES = 65_536;
 /** RFC 9110 §9.2.2. */
 const IDEMPOTENT: ReadonlySet<string> = /* @__PURE__ */ new Set(["GET", "HEAD", "OPTIONS", "PUT", "DELETE"]);
 const RETRY_AFTER_SECONDS = "1";
@@ -515,6 +517,7 @@ class Exchange {
   #progressAt: number;
   #span: GatewaySpan | undefined;
   #bodyStarted = false;
+  #direct = false;
   readonly #onClientGone = () => this.giveUp("client-gone");
 
   constructor(
@@ -633,6 +636,13 @@ class Exchange {
     const { body } = this.request;
     if (body === null || parsed.method === "GET" || parsed.method === "HEAD") return { ...head, body: null };
     const { requestTrailers } = this.info;
+    const length = parsed.contentLength === undefined ? NaN : Number(parsed.contentLength);
+    if (length <= DIRECT_BODY_BYTES && requestTrailers === undefined) {
+      // Of a length that is known and allowed, and here in no time: nothing to watch on its way.
+      this.#direct = true;
+      this.#bytesIn = length;
+      return { ...head, body };
+    }
     return {
       ...head,
       body: this.#upload(body),
@@ -682,6 +692,7 @@ class Exchange {
       throw new HtxError("CANCELLED", "Request was given up");
     }
     this.#stream = stream;
+    if (this.#direct) this.#bodyStarted = true;
     this.#sentAt = performance.now();
     const { sendInformational } = this.info;
     return await exchangeOverStream(
