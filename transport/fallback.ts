@@ -109,7 +109,7 @@ export class CoverLimiter {
   readonly #perMinute: number;
   #taken: number[] = [];
 
-  /** @param perMinute covers in any 60 s */
+  /** Makes one that has seen no cover yet. @param perMinute covers in any 60 s */
   constructor(perMinute: number = MAX_COVERS_PER_MINUTE) {
     this.#perMinute = perMinute;
   }
@@ -129,8 +129,9 @@ let processLimiter: CoverLimiter | undefined;
 export interface FallbackAttempt {
   /** What. */
   readonly kind: "primary" | "cover" | "fallback";
-  /** When it began and ended, in ms after dialing began. */
+  /** When it began, in ms after dialing began. */
   readonly startedMs: number;
+  /** When it ended, in ms after dialing began. */
   readonly endedMs: number;
   /** How it ended: `refused` is a cover that was not allowed to begin. */
   readonly outcome: "connected" | "failed" | "refused";

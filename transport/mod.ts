@@ -93,3 +93,27 @@ export {
   WebSocketListener,
   type WebSocketListenerOptions,
 } from "./websocket.ts";
+export type {
+  Aead,
+  ByteIo,
+  Clock,
+  CloseCode,
+  CloseInfo,
+  ConnectionOptions,
+  ConnectionStats,
+  CryptoBackend,
+  DhPrivateKey,
+  Duplex,
+  Encapsulation,
+  HandshakeInfo,
+  HtxConnection,
+  HtxStream,
+  KemPrivateKey,
+  RekeyLimits,
+  SessionLimits,
+  SessionStats,
+  SessionStream,
+  StreamWriteOptions,
+  UniformRange,
+} from "../core/mod.ts";
+export type { HandshakeOptions, KeyPair, ReplayGuard, RespondOptions } from "../noise/mod.ts";
