@@ -71,7 +71,7 @@ async function runBare(code: string): Promise<{ success: boolean; output: string
   const audit = await Deno.makeTempFile({ prefix: "htx-audit-" });
   try {
     const child = new Deno.Command("deno", {
-      args: ["run", "--no-lock", "--no-check", "--no-prompt", "-"],
+      args: ["run", "--quiet", "--no-check", "--no-prompt", "-"],
       cwd: root,
       env: { NO_COLOR: "1", DENO_AUDIT_PERMISSIONS: audit },
       stdin: "piped",
