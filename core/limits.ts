@@ -106,7 +106,11 @@ export interface ResolvedLimits {
   readonly padding: UniformRange | undefined;
 }
 
-/** Fills in the defaults. Throws `RangeError` where a bound is out of its range. */
+/**
+ * Fills in the defaults: what a session does with its bounds, for who wants to know before there is one.
+ *
+ * @throws {RangeError} where a bound is out of its range
+ */
 export function resolveLimits(limits: SessionLimits = {}): ResolvedLimits {
   const { afterFrames = MAX_FRAMES_PER_KEY, afterBytes = MAX_BYTES_PER_KEY, afterMs = MAX_KEY_AGE_MS } =
     limits.rekey ??

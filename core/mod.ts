@@ -59,6 +59,7 @@ export {
   MAX_WINDOW,
   type RekeyLimits,
   type ResolvedLimits,
+  resolveLimits,
   type SessionLimits,
   type UniformRange,
 } from "./limits.ts";

@@ -14,6 +14,7 @@ import {
   HtxConnection,
   HtxError,
   type HtxStream,
+  resolveLimits,
   selectCrypto,
   StreamIo,
 } from "../core/mod.ts";
@@ -69,6 +70,7 @@ export async function connectDuplex(
   const crypto = options.crypto ?? selectCrypto();
   let prepared: PreparedInitiator;
   try {
+    resolveLimits(options);
     prepared = prepareInitiator({
       remoteStatic: options.remoteStatic,
       keyPair: options.keyPair ?? KeyPair.generate(),
@@ -170,6 +172,7 @@ export class HtxClient implements AsyncDisposable {
     }
     this.#maxConnections = maxConnections;
     this.#onConnection = onConnection;
+    resolveLimits(options);
     this.#keyPair = options.keyPair ?? KeyPair.generate();
     this.#options = { ...rest, keyPair: this.#keyPair };
     checkInitiateOptions({ ...this.#options, keyPair: this.#keyPair, signal: undefined });

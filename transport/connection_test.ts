@@ -359,7 +359,20 @@ Deno.test("a refused dial is CONNECT_FAILED with the fix in it, and roundtrip() 
   assertEquals(tooMuch.code, "LIMIT_EXCEEDED");
 });
 
-Deno.test("bounds out of range are the caller's mistake, told before anything is opened", () => {
+Deno.test("bounds out of range are the caller's mistake, told before anything is opened", async () => {
   assertThrows(() => serveStreams(echo(), { maxHalfOpen: 0 }), RangeError);
   assertThrows(() => serveStreams(echo(), { maxConnections: 0.5 }), RangeError);
+  assertThrows(() => serveStreams(echo(), { frameTimeoutMs: -1 }), RangeError);
+  await assertRejects(
+    () => connect({ port: 1 }, { remoteStatic: SERVER_KEY.publicKey, maxPeerStreams: -1 }),
+    RangeError,
+  );
+  const [here, there] = memoryDuplexPair();
+  const options = { remoteStatic: SERVER_KEY.publicKey, rekey: { afterFrames: 15 } };
+  await assertRejects(() => connectDuplex(here, options), RangeError);
+  assertEquals(await there.io!.read(new Uint8Array(1)), null);
+  await assertRejects(
+    () => acceptDuplex(there, { keyPair: SERVER_KEY, padding: { min: 2, max: 1 } }),
+    RangeError,
+  );
 });

@@ -18,6 +18,7 @@ import {
   type HtxStream,
   INITIAL_WINDOW,
   loadSodium,
+  resolveLimits,
   selectCrypto,
   StreamIo,
 } from "../core/mod.ts";
@@ -74,6 +75,12 @@ export interface AcceptOptions extends ConnectionOptions {
  * @throws {HtxError} `HANDSHAKE_FAILED`, whatever went wrong; the duplex is ended or in the decoy's hands
  */
 export async function acceptDuplex(duplex: Duplex, options: AcceptOptions): Promise<HtxConnection> {
+  try {
+    resolveLimits(options);
+  } catch (error) {
+    endDuplex(duplex);
+    throw error;
+  }
   const crypto = options.crypto ?? selectCrypto();
   const { authorize } = options;
   const io = duplex.io ?? new StreamIo(duplex);
@@ -166,6 +173,7 @@ export class HtxServer implements AsyncDisposable {
 
   /** Made by {@linkcode serveStreams}. */
   constructor(handler: StreamHandler, options: ServeStreamsOptions) {
+    resolveLimits(options);
     const keyPair = options.keyPair ?? KeyPair.generate();
     this.publicKey = keyPair.publicKey;
     this.#maxHalfOpen = bound("maxHalfOpen", options.maxHalfOpen ?? 1024);
