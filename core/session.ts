@@ -876,6 +876,7 @@ export class HtxSession {
     this.#resets.length = 0;
     for (const stream of this.#ready.splice(0)) {
       stream._ready = stream._flushing = false;
+      if (stream._send.size > 0) stream.error ??= this._closedError(); // for who waits for a write
       stream._send.clear();
       stream._emitSent();
     }
