@@ -51,6 +51,8 @@ interface Block {
   readonly bits: number;
 }
 
+/** An IPv4 address as sockets that take both kinds show it. */
+const MAPPED = /^::ffff:([0-9.]+)$/i;
 /** Longest chain of proxies that is followed. */
 const MAX_CHAIN = 32;
 
@@ -91,7 +93,7 @@ export class ForwardingPolicy {
     fields: ForwardingFields | undefined,
   ): ClientFacts {
     const scheme = encrypted ? "https" : "http";
-    const address = peer === undefined || peer === "" ? "unknown" : peer;
+    const address = peer === undefined || peer === "" ? "unknown" : peer.replace(MAPPED, "$1");
     if (this.#blocks.length === 0 || fields === undefined || !this.isTrusted(address)) {
       return { address, chain: [address], scheme, host };
     }

@@ -8,7 +8,7 @@
  */
 
 import { getLogger, type Logger } from "@logtape/logtape";
-import { HtxError, type HtxStream } from "../core/mod.ts";
+import { type HtxConnection, HtxError, type HtxStream } from "../core/mod.ts";
 import { KeyPair } from "../noise/mod.ts";
 import {
   exchangeOverStream,
@@ -434,7 +434,7 @@ export class Gateway implements AsyncDisposable {
       return exchange.failed(error);
     }
     if (response === undefined) return exchange.refuse(501, "bad-request", "WebSocket is not offered here");
-    exchange.log("upgraded", response.status);
+    exchange.upgraded(response.status);
     return response;
   }
 
@@ -502,6 +502,7 @@ class Exchange {
   waiting = true;
   upstream: Upstream | undefined;
   #stream: HtxStream | undefined;
+  #connection: HtxConnection | undefined;
   #dialing: AbortController | undefined;
   #wake: (() => void) | undefined;
   #replays = 0;
@@ -692,6 +693,7 @@ class Exchange {
       throw new HtxError("CANCELLED", "Request was given up");
     }
     this.#stream = stream;
+    this.#connection = connection;
     if (this.#direct) this.#bodyStarted = true;
     this.#sentAt = performance.now();
     const { sendInformational } = this.info;
@@ -717,22 +719,25 @@ class Exchange {
     if (!(error instanceof HtxError)) return false;
     if (error.retryable) {
       // Never given to the application. A session that refuses because it drains is left by itself.
-      if (error.code === "GOING_AWAY" || error.code === "REFUSED") this.#leave(upstream, error);
+      const connection = this.#connection;
+      if (error.code === "GOING_AWAY" && connection !== undefined && !connection.closing) {
+        connection.drain().catch(() => {}); // it ends when its last stream does
+      }
       return !this.#bodyStarted && error.code !== "REFUSED";
     }
     switch (error.code) {
       case "CONNECT_FAILED":
       case "HANDSHAKE_FAILED":
-        if (sent) pool.failed(upstream, error);
+        if (sent) pool.broke(upstream, error);
         return !sent || this.#mayReplay();
       case "TRUNCATED":
       case "CLOSED":
-        pool.failed(upstream, error);
+        pool.broke(upstream, error);
         return !sent || this.#mayReplay();
       default:
         // A session-wide error (no stream is named) took this request with it.
         if (error.streamId !== undefined || !sent) return false;
-        pool.failed(upstream, error);
+        pool.broke(upstream, error);
         return this.#mayReplay();
     }
   }
@@ -740,13 +745,6 @@ class Exchange {
   /** What may have reached an application goes out once more, and no more often. */
   #mayReplay(): boolean {
     return this.replayable && this.#replays++ === 0;
-  }
-
-  #leave(upstream: Upstream, error: HtxError): void {
-    if (error.code !== "GOING_AWAY") return;
-    for (const connection of upstream.client.connections) {
-      if (!connection.closing && !connection.draining) connection.drain().catch(() => {});
-    }
   }
 
   /** Looks at the time, now and then. */
@@ -868,6 +866,13 @@ class Exchange {
         this.#finish("client-gone");
       },
     }, { highWaterMark: 0 });
+  }
+
+  /** Counts a request that a hook took over. */
+  upgraded(status: number): void {
+    this.#status = status;
+    this.#headAt = performance.now();
+    this.#finish("upgraded");
   }
 
   /** A short answer of the gateway's own, before anything went upstream. */

@@ -52,7 +52,7 @@ export function pathOf(path: string): string {
 /** Takes a request apart. Never throws. */
 export function parseRequest(request: Request, info: FrontInfo, headerBytes: number): ParsedRequest {
   const { method, url } = request;
-  const parsed = new Parsed(method);
+  const parsed = new Parsed(method, info.requestTrailers !== undefined);
   if (info.fields !== undefined) {
     for (const [name, value] of info.fields) parsed.take(name, value);
   } else {
@@ -83,8 +83,11 @@ class Parsed implements ParsedRequest {
   #connection: string | undefined;
   #upgrade: string | undefined;
 
-  constructor(method: string) {
+  readonly #trailers: boolean;
+
+  constructor(method: string, trailers: boolean) {
     this.method = method;
+    this.#trailers = trailers;
   }
 
   take(name: string, value: string): void {
@@ -115,6 +118,9 @@ class Parsed implements ParsedRequest {
       case "te":
         if (/(?:^|,)\s*trailers\s*(?:,|$)/i.test(value)) this.fields.push(["te", "trailers"]);
         return;
+      case "trailer":
+        if (!this.#trailers) return; // the front drops them
+        break;
       case "content-length":
         this.contentLength = value;
         break;

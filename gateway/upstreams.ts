@@ -304,17 +304,28 @@ export class UpstreamPool {
     return await connection.createBidirectionalStream({ signal });
   }
 
-  /** Reports that an upstream could not be reached, or its session broke. */
+  /** Reports that an upstream could not be reached. */
   failed(upstream: Upstream, error: unknown): void {
     if (this.#closed) return;
     const now = performance.now();
-    // All the requests that were on a session report its end: once is enough.
+    // All the requests that waited for one dial report its end: once is enough.
     const news = this.#states.get(upstream.id) !== "failed" || now - upstream.lastFailure >= REDIAL_MS;
     if (news) {
       upstream.noteFailure(error, now);
       this.#events.onFailure?.(upstream, error);
     }
-    this.#moved(this.#paths.failed(upstream.id, now));
+    this.#left(upstream);
+  }
+
+  /** Reports that a session of an upstream broke: another may be made at once. */
+  broke(upstream: Upstream, error: unknown): void {
+    if (this.#closed) return;
+    if (this.#states.get(upstream.id) !== "failed") this.#events.onFailure?.(upstream, error);
+    this.#left(upstream);
+  }
+
+  #left(upstream: Upstream): void {
+    this.#moved(this.#paths.failed(upstream.id, performance.now()));
     this.#note(upstream.id, "failed");
     this.#arm();
   }
@@ -396,9 +407,7 @@ export class UpstreamPool {
       if (this.#closed) return;
       upstream.noteFailure(error, now);
       this.#events.onFailure?.(upstream, error);
-      this.#moved(this.#paths.failed(upstream.id, performance.now()));
-      this.#note(upstream.id, "failed");
-      this.#arm();
+      this.#left(upstream);
     }
   }
 
