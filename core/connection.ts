@@ -23,6 +23,7 @@ import {
 import type { Bytes, CryptoBackend } from "./crypto.ts";
 import type { Duplex, DuplexAddr } from "./duplex.ts";
 import { type CloseCodeName, HtxError } from "./errors.ts";
+import { MAX_PLAINTEXT_LENGTH } from "./frame.ts";
 import type { SessionKeys } from "./keys.ts";
 import type { SessionLimits } from "./limits.ts";
 import { HtxSession } from "./session.ts";
@@ -465,18 +466,21 @@ export class HtxConnection implements AsyncDisposable {
     this.#flush();
   }
 
-  async #flush(): Promise<void> {
+  /** Waits while the application goes on writing on the same occasion. */
+  async #gathered(): Promise<void> {
     const session = this.#session;
-    for (
-      let turn = 0, quiet = 0, puts = session.puts;
-      quiet < FLUSH_TURNS && turn < MAX_FLUSH_TURNS;
-      turn++
-    ) {
+    let puts = session.puts;
+    for (let turn = 0, quiet = 0; quiet < FLUSH_TURNS && turn < MAX_FLUSH_TURNS; turn++) {
       await undefined;
       if (session.puts === puts) quiet++;
       else quiet = 0;
       puts = session.puts;
     }
+  }
+
+  async #flush(): Promise<void> {
+    const session = this.#session;
+    await this.#gathered();
     try {
       while ((session.outputDue || this.#pending.length > 0) && !this.#ending) {
         const head = this.#pending;
@@ -493,6 +497,10 @@ export class HtxConnection implements AsyncDisposable {
           this.#arm();
           await this.#carrier.write(buffer.subarray(0, length));
           this.#writeSince = undefined;
+          // Less than a frame came in meanwhile: who wrote it may be about to write more.
+          if (session.outputDue && session.outputSize(MAX_PLAINTEXT_LENGTH) < MAX_PLAINTEXT_LENGTH) {
+            await this.#gathered();
+          }
         }
         pool.give(buffer); // not where the write failed: who knows who still reads it
         if (length === 0) break;

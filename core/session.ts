@@ -62,6 +62,8 @@ const PING_PADDING = 2;
 
 /** Bytes of room that {@linkcode HtxSession.fill} needs before it begins a frame: a KEY_UPDATE and the largest control frame. */
 export const MIN_FILL_LENGTH: number = 4 + TAG_LENGTH + 4 + 16 + MAX_REASON_LENGTH + TAG_LENGTH;
+/** Fewer bytes than this are not worth a frame right behind a full one of the same stream. */
+const TAIL = 1024;
 /** Bytes in a batch after which no more frames are begun: two full ones fit, which a socket takes in one write. */
 const FULL_BATCH = 2 * MAX_PLAINTEXT_LENGTH;
 /** What one call of {@linkcode HtxSession.fill} can use at most: one full data frame behind an almost full batch. */
@@ -121,6 +123,7 @@ export class HtxSession {
   #control: "none" | "open" | "done" = "none";
   #draining = false;
   #budget: number;
+  #lastTarget = INITIAL_WINDOW;
 
   // What is due to be sent, in the order in which it goes out.
   readonly #ready: SessionStream[] = [];
@@ -782,6 +785,7 @@ export class HtxSession {
     if (stream._id === 0) this.#unopened.delete(stream);
     else this.#streams.delete(stream._id);
     this.#budget += stream._target - INITIAL_WINDOW;
+    if (stream._target > INITIAL_WINDOW) this.#lastTarget = stream._target;
     stream._target = INITIAL_WINDOW;
     if (stream._id === CONTROL_STREAM_ID) {
       this.#control = "done";
@@ -960,6 +964,7 @@ export class HtxSession {
   /** One frame a turn, until the batch is full or nothing is left. */
   #sealRound(into: Uint8Array, start: number, now: number): number {
     const ready = this.#ready;
+    const tails: SessionStream[] = [];
     let at = start;
     let data = false;
     while (ready.length > 0 && at < FULL_BATCH) {
@@ -976,8 +981,11 @@ export class HtxSession {
       ready.shift();
       stream._ready = false;
       at = this.#sealData(stream, stream._send.worthTaking(Math.min(due, room)), into, at, now);
+      // The odd bytes that a full frame leaves of a write wait for the next batch: more is likely to come behind them.
+      if (stream._ready && !stream._endQueued && stream._send.size < TAIL) tails.push(ready.pop()!);
       data = true;
     }
+    ready.push(...tails);
     if (data) this.#schedulePadding(now);
     return at;
   }
@@ -1017,7 +1025,10 @@ export class HtxSession {
     const room = this.limits.maxStreamWindow - stream._target;
     let growth = 0;
     if (room > 0 && this.#budget > 0) {
-      if (this.#rtt === undefined) this.#measureRoundTrip(now);
+      // A stream that comes to half its first window starts where the session's last large one got to.
+      if (stream._target < this.#lastTarget) {
+        growth = Math.min(room, this.#budget, this.#lastTarget - stream._target);
+      } else if (this.#rtt === undefined) this.#measureRoundTrip(now);
       else if (elapsed < 2 * this.#rtt) {
         growth = Math.min(room, this.#budget, stream._target);
         this.#measureRoundTrip(now);

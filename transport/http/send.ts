@@ -28,7 +28,7 @@ export type HttpTrailers =
 
 const EMPTY = /* @__PURE__ */ new Uint8Array(0);
 /** Up to this size content is copied behind its head, and goes out in the same write. */
-const INLINE_BYTES = 8192;
+const INLINE_BYTES = 24_576;
 /** Up to this size a chunk is copied behind its length; above, two writes without a copy. */
 const COPY_BYTES = 4096;
 /** How many microtasks a source gets to show that its data is here already. */
