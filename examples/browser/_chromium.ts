@@ -28,7 +28,7 @@ const FLAGS = [
   "--enable-precise-memory-info",
 ];
 const SKIPPED = 77;
-const STEP_TIMEOUT_MS = 10_000;
+const STEP_TIMEOUT_MS = 30_000;
 const LOOK_EVERY_MS = 20;
 
 /** What the page showed, step by step. */
@@ -48,6 +48,7 @@ export interface Seen {
   readonly received: FileSeen;
   readonly sent: FileSeen;
   readonly ownFile: FileSeen;
+  /** Of both directions after the transfers; that one more can be asked for was seen too. */
   readonly rekeys: number;
   readonly roundTrip: string;
   /** Bytes of the heap: before the transfers, and the most that was seen meanwhile. */
@@ -220,7 +221,7 @@ async function look(
   const first = {
     title: await page.title(),
     state: await text("state"),
-    handshake: await text("handshake"),
+    handshake: `${await text("handshake")}: ${await text("handshake-parts")}`,
     protocol: await text("protocol"),
     ownKey: await text("own-key"),
     serverKey: await text("server-key"),
@@ -254,6 +255,7 @@ async function look(
       if (progress.at(-1) !== now[0]) progress.push(now[0]);
       most = Math.max(most, now[2]);
       if (now[1] !== "moving") break;
+      await new Promise((resolve) => setTimeout(resolve, LOOK_EVERY_MS));
     }
     return {
       result: await page.evaluate<string>(`${row}.dataset.result`),
@@ -279,6 +281,8 @@ async function look(
   });
   const ownFile = await moved("send");
   const rekeys = Number(await text("rekeys"));
+  await page.click("#rekey");
+  await until(`Number(document.getElementById("rekeys").textContent) > ${rekeys}`);
   await until(`document.getElementById("round-trip").textContent !== "–"`);
   const roundTrip = await text("round-trip");
   await shoot("light");

@@ -71,8 +71,14 @@ await main({ help, options: { port: "8087" } }, async (args) => {
     if (pathname === ENDPOINT && isUpgrade(request)) {
       const cookies = request.headers.get("cookie");
       const parts = { target: pathname + search, cookies: cookies === null ? [] : [cookies] };
-      const admitted = await gate.admit(parts, { address: info.remoteAddr.hostname });
-      if (admitted.ok) return listener.upgrade(request, info);
+      const { hostname, port } = info.remoteAddr;
+      const admitted = await gate.admit(parts, { address: hostname });
+      if (admitted.ok) {
+        // HTX looks after silent connections itself; the runtime's timer for it would outlive the server.
+        const { socket, response } = Deno.upgradeWebSocket(request, { idleTimeout: 0 });
+        listener.push(socket, { remoteAddr: { transport: "websocket", hostname, port } });
+        return response;
+      }
     }
     return site.handler(request);
   });
