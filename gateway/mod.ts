@@ -42,6 +42,12 @@ export { type HandshakeInfo, HtxConnection, HtxStream } from "../core/mod.ts";
 export { KeyPair } from "../noise/mod.ts";
 export type { PathState } from "../overlay/paths.ts";
 export { TicketPolicy, TicketVerifier } from "../tickets/mod.ts";
+export {
+  covertEndpoint,
+  type CovertEndpointOptions,
+  passWebSockets,
+  type UpgradeHandler,
+} from "./upgrade.ts";
 export type {
   AdmissionOptions,
   TicketCarrier,
@@ -108,6 +114,8 @@ export type {
   HttpConnectionInfo,
   HttpField,
   HttpRequestInfo,
+  RelayDuplexOptions,
+  RelayWebSocketOptions,
   StreamInfo,
   StreamWebSocket,
   StreamWebSocketEventMap,

@@ -64,6 +64,7 @@ export * from "./http/mod.ts";
 export type { DuplexListener } from "./listener.ts";
 export { type MemoryDuplexOptions, memoryDuplexPair } from "./memory.ts";
 export { dialQuic, type DialQuicOptions, listenQuic, type ListenQuicOptions, quicSupported } from "./quic.ts";
+export { relayDuplex, type RelayDuplexOptions } from "./relay.ts";
 export { type FetchApp, httpStreams, serve, type ServeOptions } from "./serve.ts";
 export {
   acceptDuplex,
