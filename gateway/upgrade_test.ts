@@ -1,8 +1,12 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { HtxError } from "../core/mod.ts";
 import { connect, dialTcp, dialWebSocket, type HttpHandler, serve } from "../transport/mod.ts";
-import { over } from "./_testing.ts";
+import { generateTicketKey, makeTicket, MemoryRateLimiter } from "../tickets/mod.ts";
+import { over, raw } from "./_testing.ts";
+import { decoyAlone, fixedDecoy } from "./decoy.ts";
+import { denoFront } from "./front.ts";
 import type { GatewayOptions } from "./gateway.ts";
+import { nodeFront } from "./node_front.ts";
 import { covertEndpoint, passWebSockets } from "./upgrade.ts";
 
 /** A gateway behind a real listener. */
@@ -92,3 +96,104 @@ for (const kind of ["ends", "relays"]) {
     }
   });
 }
+
+const ticketKey = generateTicketKey();
+
+const admission: GatewayOptions["admission"] = {
+  verifier: {
+    keys: [ticketKey],
+    limiter: new MemoryRateLimiter({ perMinute: 1e6, burst: 1e6 }),
+    carriers: ["cookie", "query", "body"],
+  },
+  session: { keys: [new Uint8Array(32).fill(9)] },
+};
+
+/** What a prober sends to an address that may or may not hold something. */
+function probes(): [string, string][] {
+  const handshake = [
+    "connection: Upgrade",
+    "upgrade: websocket",
+    "sec-websocket-version: 13",
+    "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==",
+  ];
+  const ask = (line: string, fields: string[] = [], rest = "") =>
+    `${line} HTTP/1.1\r\n${
+      ["host: site.example", ...fields].map((field) => `${field}\r\n`).join("")
+    }\r\n${rest}`;
+  const noise = String.fromCharCode(4, 0xe0, ...Array.from({ length: 1248 }, (_, i) => i % 128));
+  const stranger = generateTicketKey();
+  return [
+    ["a page", ask("GET /live")],
+    ["a head", ask("HEAD /live")],
+    ["options", ask("OPTIONS /live")],
+    ["a post", ask("POST /live", ["content-length: 5"], "hello")],
+    ["an upgrade", ask("GET /live", handshake)],
+    ["an upgrade elsewhere", ask("GET /elsewhere", handshake)],
+    ["an upgrade by POST", ask("POST /live", [...handshake, "content-length: 0"])],
+    ["an upgrade with subprotocols", ask("GET /live", [...handshake, "sec-websocket-protocol: htx"])],
+    ["an upgrade without a key", ask("GET /live", handshake.slice(0, 3))],
+    ["an upgrade of version 8", ask("GET /live", [...handshake.slice(0, 2), "sec-websocket-version: 8"])],
+    ["h2c", ask("GET /live", ["connection: Upgrade", "upgrade: h2c"])],
+    ["a query that is no ticket", ask("GET /live?bn1=AAAA", handshake)],
+    ["a stranger's ticket", ask(`GET /live?bn1=${makeTicket(stranger)}`, handshake)],
+    [
+      "a stranger's ticket in a cookie",
+      ask("GET /live", [...handshake, `cookie: __Host-bn1=${makeTicket(stranger)}`]),
+    ],
+    ["a forged session", ask("GET /live", [...handshake, "cookie: __Host-bns=AAAA; bns=AAAA"])],
+    ["a handshake of HTX behind the upgrade", ask("GET /live", handshake, noise)],
+    ["a WebSocket frame behind the upgrade", ask("GET /live", handshake, "\x82\x80abcd")],
+    ["garbage behind a request", ask("GET /live", [], "\x00\x01 nonsense\r\n\r\n")],
+    ["two requests", ask("GET /live") + ask("GET /live", handshake)],
+    ["a handshake of HTX alone", noise],
+    ["half a request", "GET /live HTTP/1.1\r\nhost: site.exa"],
+    ["half an upgrade", ask("GET /live", handshake).slice(0, -2)],
+    ["nothing", ""],
+  ];
+}
+
+Deno.test("e-41: without a ticket the covert endpoint is the decoy, byte for byte, whatever is sent", async () => {
+  const inner = serve(() => new Response("inside"));
+  const decoy = fixedDecoy({ status: 200, body: "an ordinary site\n" });
+  for (const make of [denoFront, nodeFront]) {
+    await using site = over(() => new Response("application"), {
+      admission,
+      decoy,
+      onUpgrade: covertEndpoint({ path: "/live", session: inner, next: passWebSockets() }),
+    });
+    await using front = await make(site.gateway.handler, { port: 0 });
+    await using alone = await make(decoyAlone(decoy), { port: 0 });
+    const dated = (text: string) => text.replaceAll(/date: [^\r]+/gi, "date: -");
+    await Promise.all(
+      probes().map(async ([name, bytes]) => {
+        const [ours, theirs] = await Promise.all([
+          raw(front.addr.port, bytes, 120),
+          raw(alone.addr.port, bytes, 120),
+        ]);
+        assertEquals([name, dated(ours)], [name, dated(theirs)]);
+      }),
+    );
+    assertEquals(site.upstream.server.connections.size, 0);
+  }
+  assertEquals(inner.connections.size, 0);
+  await inner.shutdown();
+});
+
+Deno.test("e-29, e-41: a ticket opens the covert endpoint once; the same request again is shown the decoy", async () => {
+  const inner = serve(() => new Response("inside"));
+  await using site = over(() => new Response("application"), {
+    admission,
+    decoy: fixedDecoy({ status: 200, body: "an ordinary site\n" }),
+    onUpgrade: covertEndpoint({ path: "/live", session: inner }),
+  });
+  await using front = denoFront(site.gateway.handler, { port: 0 });
+  const url = `ws://127.0.0.1:${front.addr.port}/live?bn1=${makeTicket(ticketKey)}`;
+  const client = await connect(({ signal }) => dialWebSocket(url, { signal }), {
+    remoteStatic: inner.publicKey,
+  });
+  assertEquals(await (await client.fetch("/")).text(), "inside");
+  const again = await assertRejects(() => dialWebSocket(url), HtxError);
+  assertEquals(again.code, "CONNECT_FAILED");
+  await client.close();
+  await inner.shutdown();
+});

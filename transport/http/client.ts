@@ -124,6 +124,7 @@ export async function connectOverStream(
 class ClientExchange {
   readonly #stream: HttpStream;
   readonly #options: HttpExchangeOptions;
+  readonly #connect: boolean;
   readonly #decoder: HttpMessageDecoder;
   #body: HttpBody | undefined;
   /** Why this side gave up. */
@@ -133,6 +134,7 @@ class ClientExchange {
   constructor(stream: HttpStream, requestMethod: string, options: HttpExchangeOptions) {
     this.#stream = stream;
     this.#options = options;
+    this.#connect = requestMethod === "CONNECT";
     this.#decoder = new HttpMessageDecoder("response", { limits: options.limits, requestMethod });
     const signal = options.signal;
     if (signal !== undefined) {
@@ -166,7 +168,8 @@ class ClientExchange {
     });
     this.#body = body;
     if (this.#failure !== undefined) throw this.#failure.error;
-    body.peek();
+    // What follows a 2xx to a CONNECT is the tunnel's: no content, and its end is none of a message.
+    if (!this.#connect || head.status > 299) body.peek();
     return { status: head.status, fields: head.fields, body };
   }
 
