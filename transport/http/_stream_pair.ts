@@ -123,9 +123,11 @@ export class PairStream implements HttpStream {
     if (this.#error !== undefined || this.finished) return;
     this.#error = error;
     this.#queue.length = 0;
+    this.queued = 0;
     this.#abort.abort(error);
     this.#wake();
     for (const wake of this.#roomWaiters.splice(0)) wake();
+    for (const wake of this.peer.#roomWaiters.splice(0)) wake(); // what was discarded leaves room
   }
 
   #wake(): void {
