@@ -90,6 +90,7 @@ export function covertEndpoint(options: CovertEndpointOptions): UpgradeHandler {
     const { info, request, head } = upgrade;
     if (head.path.split("?", 1)[0] !== path) return await next?.(upgrade);
     if (info.upgradeWebSocket === undefined) return undefined;
+    const { remoteAddr } = info; // gone once the request is upgraded
     const far = "dial" in session ? await session.dial() : undefined;
     let upgraded: ReturnType<typeof info.upgradeWebSocket>;
     try {
@@ -99,7 +100,7 @@ export function covertEndpoint(options: CovertEndpointOptions): UpgradeHandler {
       throw error;
     }
     const { socket, response } = upgraded;
-    const near = webSocketDuplex(socket, { remoteAddr: { ...info.remoteAddr, transport: "websocket" } });
+    const near = webSocketDuplex(socket, { remoteAddr: { ...remoteAddr, transport: "websocket" } });
     const release = upgrade.hold(() => near.close?.());
     socket.addEventListener("close", release, { once: true });
     if ("accept" in session) session.accept(near).catch(() => near.close?.());

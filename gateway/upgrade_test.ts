@@ -155,7 +155,7 @@ function probes(): [string, string][] {
 Deno.test("e-41: without a ticket the covert endpoint is the decoy, byte for byte, whatever is sent", async () => {
   const inner = serve(() => new Response("inside"));
   const decoy = fixedDecoy({ status: 200, body: "an ordinary site\n" });
-  for (const make of [denoFront, nodeFront]) {
+  const probed = [denoFront, nodeFront].map(async (make) => {
     await using site = over(() => new Response("application"), {
       admission,
       decoy,
@@ -174,7 +174,8 @@ Deno.test("e-41: without a ticket the covert endpoint is the decoy, byte for byt
       }),
     );
     assertEquals(site.upstream.server.connections.size, 0);
-  }
+  });
+  await Promise.all(probed);
   assertEquals(inner.connections.size, 0);
   await inner.shutdown();
 });
