@@ -198,6 +198,25 @@ Deno.test("the resources behind the tunnel answer, with the digests that they te
   assertStopped(await server.example.stop());
 });
 
+Deno.test("serve.ts says goodbye to who is connected, and ends what would go on for ever", async () => {
+  await using server = await start();
+  const tickets = new TicketClient(server.ticketKey, { carrier: "query" });
+  const endpoint = `${server.url.replace("http:", "ws:")}/live`;
+  await using client = await connect(({ signal }) => dialWebSocket(tickets.addToUrl(endpoint), { signal }), {
+    remoteStatic: server.serverKey,
+  });
+  const [connection] = client.connections;
+  const counter = await client.fetch("/counter");
+  const [closed, text, outcome] = await Promise.all([
+    connection!.closed,
+    counter.text(),
+    server.example.stop(),
+  ]);
+  assertEquals([closed.code, closed.remote], ["NO_ERROR", true]);
+  assertMatch(text, /^(?:data: \{"count":[0-9]+\}\n\n)+$/);
+  assertStopped(outcome);
+});
+
 Deno.test("fileStream() gives the file whose SHA-256 is known", async () => {
   // The digest in sample.ts was computed with `openssl dgst -sha256`.
   const hash = createHash("sha256");

@@ -90,7 +90,8 @@ await main({ help, options: { port: "8087" } }, async (args) => {
   console.log(`ticket_key_id=${toHex(keyId)}`);
   console.log(`script: ${kilobytes(script.length)}, ${kilobytes(site.scriptGzipLength)} compressed`);
   const endless = { shutdown: () => Promise.resolve(stopping.abort()) };
-  await untilStopped([endless, front], [tunnel]);
+  // The tunnel first: the end of the server that answered an upgrade is the end of its WebSocket.
+  await untilStopped([endless, tunnel], [front]);
 });
 
 function isUpgrade(request: Request): boolean {
