@@ -309,6 +309,7 @@ async function look(
   const transfer = await text("send-verdict");
   await until(`document.getElementById("alert").textContent.includes("Trying again in")`);
   await shoot("broken");
+  await until(`document.getElementById("log").textContent.includes("The server does not answer.")`);
   const cut = { state: await text("state"), alert, transfer };
   proxy.target = near;
   await open();

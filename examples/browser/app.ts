@@ -235,6 +235,7 @@ function explain(error: unknown): [title: string, detail: string] {
     HANDSHAKE_FAILED: "The server did not prove that it has the pinned key.",
     TRUNCATED: "The connection broke off.",
     TIMEOUT: "The server has gone silent.",
+    TimeoutError: "The server does not answer.",
     CLOSED: "The connection was closed.",
     GOING_AWAY: "The server is going away.",
   };

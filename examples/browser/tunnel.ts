@@ -130,7 +130,9 @@ export class Tunnel {
    * the key on board and leaves this out.
    */
   async #configure(signal: AbortSignal): Promise<void> {
-    const response = await fetch("/config.json", { signal, cache: "no-store" });
+    const response = await fetch("/config.json", { signal, cache: "no-store" }).catch((cause) => {
+      throw new HtxError("CONNECT_FAILED", "The site cannot be reached", { cause });
+    });
     if (!response.ok) throw new HtxError("CONNECT_FAILED", `The site answered ${response.status}`);
     const policy = TicketPolicy.parse(response.headers.get(TICKET_POLICY_HEADER) ?? "");
     const site = readConfig(await response.json());
