@@ -17,11 +17,12 @@
  * @module
  */
 
-export * from "./bitswap/mod.ts";
+// A name that two rooms export is the first one's here; the other is at its own entry point.
 export * from "./core/mod.ts";
-export type { SessionOptions } from "./core/mod.ts"; // the gateway has one of its own
-export * from "./gateway/mod.ts";
 export * from "./noise/mod.ts";
-export * as overlay from "./overlay/mod.ts";
 export * from "./tickets/mod.ts";
 export * from "./transport/mod.ts";
+export type { SessionOptions } from "./core/mod.ts"; // the gateway has one of its own
+export * from "./gateway/mod.ts";
+export * from "./bitswap/mod.ts";
+export * as overlay from "./overlay/mod.ts";
