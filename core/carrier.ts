@@ -1,13 +1,14 @@
 /**
- * How a connection moves bytes: by direct reads and writes, or through web streams. Buffers are lent from pools, so
- * that a connection that sleeps holds next to nothing.
+ * How a connection moves bytes: by direct reads and writes, or through web streams and the frame codec's
+ * TransformStreams. Buffers are lent from pools, so that a connection that sleeps holds next to nothing.
  *
  * @module
  */
 
 import type { Bytes } from "./crypto.ts";
 import type { ByteIo, Duplex } from "./duplex.ts";
-import { FrameEncoderStream } from "./frame.ts";
+import { HtxError } from "./errors.ts";
+import { type Frame, FrameDecoderStream, FrameEncoderStream } from "./frame.ts";
 import { type HtxSession, MAX_FILL_LENGTH } from "./session.ts";
 
 /** Bytes of a batch that is sent from a small buffer. */
@@ -118,42 +119,52 @@ export class DirectCarrier implements Carrier {
   }
 }
 
-/**
- * Web streams. Chunks go to the session as they are: behind a TransformStream a frame that cannot be decoded would end
- * the duplex before the CLOSE that says so is out, and take the good frames of its chunk with it.
- */
+/** Web streams, through the frame codec's TransformStreams. */
 export class StreamCarrier implements Carrier {
   readonly #duplex: Duplex;
   readonly #session: HtxSession;
-  readonly #reader: ReadableStreamDefaultReader<Uint8Array>;
+  readonly #source: ReadableStream<Uint8Array>;
+  readonly #decoder: FrameDecoderStream = new FrameDecoderStream();
+  readonly #frames: ReadableStreamDefaultReader<Frame[]>;
   readonly #writer: WritableStreamDefaultWriter<Uint8Array>;
-  readonly #piping: Promise<void>;
-  #received: Uint8Array | undefined;
+  readonly #decoding: Promise<void>;
+  readonly #encoding: Promise<void>;
+  /** What comes behind bytes that are no frames: read, so that the peer can read our CLOSE, and thrown away. */
+  #rest: ReadableStreamDefaultReader<Uint8Array> | undefined;
 
   constructor(duplex: Duplex, session: HtxSession, received: Uint8Array) {
     this.#duplex = duplex;
     this.#session = session;
+    this.#source = startWith(received, duplex.readable);
+    // A length too large errors the decoder, not the duplex: the CLOSE that answers it has yet to go out.
+    this.#decoding = this.#source.pipeTo(this.#decoder.writable, { preventCancel: true });
+    this.#decoding.catch(() => {}); // told by the reader
+    this.#frames = this.#decoder.readable.getReader();
+    this.#frames.closed.catch(() => {});
     const encoder = new FrameEncoderStream();
-    this.#received = received;
-    this.#reader = duplex.readable.getReader();
-    this.#piping = encoder.readable.pipeTo(duplex.writable);
-    this.#piping.catch(() => {}); // told by the writer
+    this.#encoding = encoder.readable.pipeTo(duplex.writable);
+    this.#encoding.catch(() => {}); // told by the writer
     this.#writer = encoder.writable.getWriter();
     this.#writer.closed.catch(() => {});
-    this.#reader.closed.catch(() => {});
   }
 
   async receive(): Promise<boolean> {
-    const received = this.#received;
-    this.#received = undefined;
-    if (received !== undefined && received.length > 0) {
-      this.#session.receive(received);
+    if (this.#rest !== undefined) return !(await this.#rest.read()).done;
+    try {
+      const { value, done } = await this.#frames.read();
+      if (done) return false;
+      this.#session.receiveFrames(value, this.#decoder.pending);
+      return true;
+    } catch (error) {
+      if (!(error instanceof HtxError)) throw error;
+      if (error.code === "TRUNCATED") return false; // the end came inside a frame: an end all the same
+      if (error.code !== "FRAME_TOO_LARGE") throw error;
+      this.#session.fail(error);
+      await this.#decoding.catch(() => {}); // it failed with the same error, and lets go of the source
+      this.#rest = this.#source.getReader();
+      this.#rest.closed.catch(() => {});
       return true;
     }
-    const { value, done } = await this.#reader.read();
-    if (done) return false;
-    this.#session.receive(value);
-    return true;
   }
 
   async write(batch: Uint8Array): Promise<void> {
@@ -162,12 +173,31 @@ export class StreamCarrier implements Carrier {
 
   async closeWrite(): Promise<void> {
     await this.#writer.close();
-    await this.#piping;
+    await this.#encoding;
   }
 
   close(): void {
-    this.#writer.abort().catch(() => {}); // either may have ended before, which is as good
-    this.#reader.cancel().catch(() => {});
+    // Any of these may have ended before, which is as good.
+    this.#writer.abort().catch(() => {});
+    if (this.#rest !== undefined) this.#rest.cancel().catch(() => {});
+    else {
+      this.#frames.cancel().catch(() => {});
+      this.#decoding.catch(() => {}).then(() => this.#source.cancel()).catch(() => {});
+    }
     this.#duplex.close?.();
   }
+}
+
+function startWith(first: Uint8Array, rest: ReadableStream<Uint8Array>): ReadableStream<Uint8Array> {
+  if (first.length === 0) return rest;
+  const reader = rest.getReader();
+  return new ReadableStream({
+    start: (controller) => controller.enqueue(first),
+    pull: async (controller) => {
+      const { value, done } = await reader.read();
+      if (done) controller.close();
+      else controller.enqueue(value);
+    },
+    cancel: (reason) => reader.cancel(reason),
+  }, { highWaterMark: 0 });
 }

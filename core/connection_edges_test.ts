@@ -243,3 +243,29 @@ Deno.test("a write that was still to go out behind close() is told when the dupl
   connection.abort();
   await settle();
 });
+
+Deno.test("over web streams, too, a begun frame that does not arrive in 30 s ends the session", async () => {
+  const clock = new ManualClock();
+  const there = new TransformStream<Uint8Array, Uint8Array>();
+  const back = new TransformStream<Uint8Array, Uint8Array>();
+  const connection = new HtxConnection({ readable: there.readable, writable: back.writable }, {
+    role: "server",
+    keys: testKeys(),
+    remoteStatic: new Uint8Array(32),
+    handshake: { protocol: "test", hybrid: false, hash: new Uint8Array(32) },
+    clock,
+  });
+  const sent = Array.fromAsync(back.readable).catch(() => []);
+  const writer = there.writable.getWriter();
+  await writer.write(new RawPeer("server").stream(1, "x").subarray(0, 5));
+  await settle();
+  clock.advance(29_999);
+  assertEquals(connection.closing, false);
+  clock.advance(1);
+  assert(connection.closing);
+  await settle();
+  clock.advance(1000);
+  assertEquals((await assertRejects(() => connection.closed, HtxError)).code, "TIMEOUT");
+  await writer.abort().catch(() => {}); // the connection ended it
+  await sent;
+});

@@ -338,7 +338,8 @@ export class FrameBuffer {
 }
 
 /**
- * Bytes in, whole frames out: one array for each chunk that completes any (so that a batch costs one hop).
+ * Bytes in, whole frames out: one array for each chunk that completes any (so that a batch costs one hop), and an
+ * empty one where a chunk only begins a frame.
  * Frames alias the chunk they came in, or a buffer of their own; nothing is opened or judged beyond the codec.
  * Partial data at the end is truncation.
  *
@@ -369,13 +370,18 @@ export class FrameDecoderStream extends TransformStream<Uint8Array, Frame[]> {
         const aliases = buffer.pending === 0;
         buffer.push(chunk);
         // Frames outlive this call, and the buffer is written over by the next: those that lie in it are copied.
-        while (buffer.next()) {
-          const frame = frameOf(buffer.frame, buffer.bytes);
-          frames.push(
-            aliases ? frame : { ...frame, header: frame.header!.slice(), sealed: frame.sealed.slice() },
-          );
+        try {
+          while (buffer.next()) {
+            const frame = frameOf(buffer.frame, buffer.bytes);
+            frames.push(
+              aliases ? frame : { ...frame, header: frame.header!.slice(), sealed: frame.sealed.slice() },
+            );
+          }
+        } finally {
+          // What came whole before a length that is too large is given out before the error. A batch of none says that a
+          // frame has begun: whoever gives it a time to arrive has to know.
+          if (frames.length > 0 || (aliases && buffer.pending > 0)) controller.enqueue(frames);
         }
-        if (frames.length > 0) controller.enqueue(frames);
       },
       flush() {
         if (buffer.pending > 0) {
