@@ -546,19 +546,20 @@ export class HtxConnection implements AsyncDisposable {
         return this.#settle();
       }
     }
-    if (session.done) this.#endSoon();
+    // The second that a CLOSE gives the peer is over (HTX 1.1 §3): nothing more is waited for.
+    if (session.done) this.#endSoon(false);
     else this.#arm();
   }
 
   // ------------------------------------------------------------------ the end
 
   /** Both CLOSEs are through, or the peer has ended: ends this side, waits a little for the other, then lets go. */
-  #endSoon(): void {
+  #endSoon(wait = true): void {
     if (this.#ending || this.#flushing) return;
     this.#ending = true;
     this.#timer?.();
     this.#timer = this.#clock.setTimer(this.#session.limits.closeTimeoutMs, () => this.#settle());
-    Promise.all([this.#endWriting(), this.#reading]).then(() => this.#settle());
+    Promise.all([this.#endWriting(), wait && this.#reading]).then(() => this.#settle());
   }
 
   async #endWriting(): Promise<void> {
