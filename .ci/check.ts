@@ -58,8 +58,8 @@ const steps: Step[] = [
   { name: "format", run: () => deno("fmt", "--check") },
   { name: "lint", run: () => deno("lint", "--quiet") },
   {
-    name: "types of every module",
-    run: async () => deno("check", "--quiet", ...(await modulesByLibrary()).deno),
+    name: "types of every module and example",
+    run: async () => deno("check", "--quiet", "--doc", ...(await modulesByLibrary()).deno, "README.md"),
   },
   { name: "types of the page", run: async () => deno("check", "--quiet", ...(await modulesByLibrary()).dom) },
   { name: "documentation of every export", run: async () => deno("doc", "--lint", ...await publicModules()) },
