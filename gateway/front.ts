@@ -132,6 +132,6 @@ class DenoInfo implements FrontInfo {
   }
 
   get upgradeWebSocket(): (request: Request) => { response: Response; socket: WebSocket } {
-    return (request) => Deno.upgradeWebSocket(request);
+    return (request) => Deno.upgradeWebSocket(request, { idleTimeout: 0 });
   }
 }

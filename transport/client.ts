@@ -279,13 +279,10 @@ export class HtxClient implements AsyncDisposable {
   async fetch(input: Request | URL | string, options: ClientFetchOptions = {}): Promise<Response> {
     const { method, headers, body, ...rest } = options;
     const changed = method !== undefined || headers !== undefined || body !== undefined;
-    const request = input instanceof Request && !changed
-      ? input
-      : new Request(input instanceof Request ? input : absolute(input), {
-        ...(method !== undefined && { method }),
-        ...(headers !== undefined && { headers }),
-        ...(body !== undefined && { body }),
-      });
+    const request = input instanceof Request && !changed ? input : new Request(
+      input instanceof Request ? input : absolute(input),
+      requestInit({ method, headers, body }),
+    );
     const signal = rest.signal ?? request.signal;
     return await this.#again(
       request.body === null,
@@ -446,6 +443,16 @@ function tcpDialer(target: TcpAddress | DuplexAddr): Dialer {
     throw new TypeError(`Cannot connect: the address is one of ${target.transport}; pass a dialer for it`);
   }
   return ({ signal }) => dialTcp({ hostname, port }, { signal });
+}
+
+/** What is given of a request. Browsers ask for `duplex` where a stream is the body; the type does not know it. */
+function requestInit({ method, headers, body }: ClientFetchOptions): RequestInit & { duplex?: "half" } {
+  return {
+    ...(method !== undefined && { method }),
+    ...(headers !== undefined && { headers }),
+    ...(body !== undefined && { body }),
+    ...(body instanceof ReadableStream && { duplex: "half" }),
+  };
 }
 
 /** `url`, where a bare path stands for one of the server that the tunnel leads to. */

@@ -452,7 +452,7 @@ export class WebSocketListener implements DuplexListener {
    */
   upgrade(request: Request, info?: { readonly remoteAddr: Deno.Addr }): Response {
     const peer = info?.remoteAddr; // gone once the request is upgraded
-    const { socket, response } = Deno.upgradeWebSocket(request);
+    const { socket, response } = Deno.upgradeWebSocket(request, { idleTimeout: 0 });
     const remoteAddr: DuplexAddr = {
       transport: "websocket",
       ...(peer !== undefined && "hostname" in peer && { hostname: peer.hostname, port: peer.port }),
