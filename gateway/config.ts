@@ -97,6 +97,15 @@ export interface GatewayConfig {
     /** Milliseconds that running requests get when the gateway is stopped. @default {10000} */
     readonly shutdown_ms: number;
   };
+  /** WebSockets of those who were let in. */
+  readonly websocket: {
+    /** Passes them to the application behind the tunnel. @default {false} */
+    readonly pass: boolean;
+    /** The path at which HTX travels inside a WebSocket, such as `/live`; empty for none. @default {""} */
+    readonly covert_path: string;
+    /** `host:port` of the HTX server that the session inside is relayed to; this gateway sees ciphertext only. @default {""} */
+    readonly covert_upstream: string;
+  };
   /** Access tickets. */
   readonly tickets: {
     /** Whether a ticket is asked for. @default {false} */
@@ -256,6 +265,7 @@ const policy = v.pipe(
   }, 'expected a BN-Ticket policy such as "v1; carriers=cookie:0.5,query:0.3,body:0.2; len=24..64"'),
 );
 const table = v.strictObject;
+const ADDRESS = /^(?:\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._-]+):[0-9]{1,5}$/;
 
 /** Made on first use: importing this module does nothing. */
 function makeSchema() {
@@ -375,6 +385,23 @@ function makeSchema() {
         "text/plain; charset=utf-8",
       ),
     }),
+    websocket: table({
+      pass: v.optional(flag, false),
+      covert_path: v.optional(
+        v.pipe(
+          v.string('expected a path such as "/live"'),
+          v.regex(/^(?:|\/[!-"$->@-~]*)$/, 'expected a path such as "/live"'),
+        ),
+        "",
+      ),
+      covert_upstream: v.optional(
+        v.pipe(
+          v.string('expected "host:port"'),
+          v.check((one) => one === "" || (ADDRESS.test(one) && isPort(one)), 'expected "host:port"'),
+        ),
+        "",
+      ),
+    }),
     admin: table({
       enabled: v.optional(flag, false),
       hostname: v.optional(host, "127.0.0.1"),
@@ -395,6 +422,7 @@ const TABLES: readonly string[] = [
   "identity",
   "sessions",
   "limits",
+  "websocket",
   "tickets",
   "session",
   "decoy",
@@ -463,6 +491,13 @@ export function parseConfig(source: string, name = "gateway.toml"): GatewayConfi
       "expected tls_cert and tls_key together",
     );
   }
+  const { covert_path, covert_upstream } = config.websocket;
+  if ((covert_path === "") !== (covert_upstream === "")) {
+    problem(
+      ["websocket", covert_path === "" ? "covert_path" : "covert_upstream"],
+      "expected covert_path and covert_upstream together",
+    );
+  }
   for (const [i, upstream] of config.upstream.entries()) {
     if (upstream.address !== "echo" && upstream.public_key === "") {
       problem(["upstream", i, "public_key"], "expected the upstream's public key, which is pinned");
@@ -501,7 +536,7 @@ export function printConfig(config: GatewayConfig): string {
 /** Whether something changed that a running gateway cannot take over: those keys, dotted. */
 export function needsRestart(before: GatewayConfig, after: GatewayConfig): string[] {
   const keys: string[] = [];
-  for (const name of ["listen", "identity", "upstream", "sessions", "admin", "log"] as const) {
+  for (const name of ["listen", "identity", "upstream", "sessions", "websocket", "admin", "log"] as const) {
     const a: object = before[name];
     const b: object = after[name];
     for (const key of new Set([...Object.keys(a), ...Object.keys(b)])) {

@@ -227,3 +227,25 @@ Deno.test("KeyPair of the environment is an identity too", async () => {
   Deno.env.delete("HTX_TEST_IDENTITY");
   assertEquals(keyPair.publicKeyHex, pair.publicKeyHex);
 });
+
+Deno.test("[websocket]: a covert path and where it leads go together", () => {
+  const read = (text: string) => parseConfig(`[websocket]\n${text}`).websocket;
+  assertEquals(parseConfig("").websocket, { pass: false, covert_path: "", covert_upstream: "" });
+  assertEquals(read('pass = true\ncovert_path = "/live"\ncovert_upstream = "[::1]:9443"'), {
+    pass: true,
+    covert_path: "/live",
+    covert_upstream: "[::1]:9443",
+  });
+  for (
+    const [text, message] of [
+      [
+        'covert_path = "/live"',
+        "websocket.covert_upstream: expected covert_path and covert_upstream together",
+      ],
+      ['covert_path = "live"', 'websocket.covert_path: expected a path such as "/live"'],
+      ['covert_path = "/a?b"', 'websocket.covert_path: expected a path such as "/live"'],
+      ['covert_upstream = "host"', 'websocket.covert_upstream: expected "host:port"'],
+      ['covert_upstream = "host:70000"', 'websocket.covert_upstream: expected "host:port"'],
+    ] as const
+  ) assertThrows(() => read(text), Error, message);
+});

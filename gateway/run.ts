@@ -16,6 +16,7 @@ import {
   type TicketKey,
   TicketPolicy,
 } from "../tickets/mod.ts";
+import { dialTcp } from "../transport/mod.ts";
 import { adminHandler, type AdminOptions } from "./admin.ts";
 import type { TicketAdmissionOptions } from "./admission.ts";
 import { type GatewayConfig, needsRestart } from "./config.ts";
@@ -32,6 +33,7 @@ import {
   type SecretOptions,
 } from "./secrets.ts";
 import { isTracing } from "./tracing.ts";
+import { covertEndpoint, passWebSockets, type UpgradeHandler } from "./upgrade.ts";
 import type { UpstreamEndpoint } from "./upstreams.ts";
 
 /** Bytes of a ticket's private key and of a gateway key. */
@@ -183,16 +185,11 @@ export async function runGateway(config: GatewayConfig, options: RunOptions = {}
         close.push(() => local[Symbol.asyncDispose]());
         return local;
       }
-      const colon = one.address.lastIndexOf(":");
-      return {
-        hostname: one.address.slice(0, colon).replace(/^\[(.*)\]$/, "$1"),
-        port: Number(one.address.slice(colon + 1)),
-        publicKey: one.public_key,
-        ...named,
-      };
+      return { ...addressOf(one.address), publicKey: one.public_key, ...named };
     });
     const { sessions } = config;
     const gateway = createGateway({
+      onUpgrade: upgradesOf(config),
       ...options.gateway,
       upstream,
       keyPair,
@@ -437,4 +434,21 @@ function hostOf(hostname: string): string {
 
 async function exists(path: string): Promise<boolean> {
   return await Deno.stat(path).then(() => true, () => false);
+}
+
+/** The two parts of `host:port`. */
+function addressOf(address: string): { hostname: string; port: number } {
+  const colon = address.lastIndexOf(":");
+  return {
+    hostname: address.slice(0, colon).replace(/^\[(.*)\]$/, "$1"),
+    port: Number(address.slice(colon + 1)),
+  };
+}
+
+/** What is done with WebSockets; without a word about them they are refused. */
+function upgradesOf({ websocket }: GatewayConfig): UpgradeHandler | undefined {
+  const next = websocket.pass ? passWebSockets() : undefined;
+  if (websocket.covert_path === "") return next;
+  const far = addressOf(websocket.covert_upstream);
+  return covertEndpoint({ path: websocket.covert_path, session: { dial: () => dialTcp(far) }, next });
 }

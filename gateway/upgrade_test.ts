@@ -4,9 +4,11 @@ import { connect, dialTcp, dialWebSocket, type HttpHandler, serve } from "../tra
 import { generateTicketKey, makeTicket, MemoryRateLimiter } from "../tickets/mod.ts";
 import { over, raw } from "./_testing.ts";
 import { decoyAlone, fixedDecoy } from "./decoy.ts";
+import { parseConfig } from "./config.ts";
 import { denoFront } from "./front.ts";
 import type { GatewayOptions } from "./gateway.ts";
 import { nodeFront } from "./node_front.ts";
+import { runGateway } from "./run.ts";
 import { covertEndpoint, passWebSockets } from "./upgrade.ts";
 
 /** A gateway behind a real listener. */
@@ -196,5 +198,20 @@ Deno.test("e-29, e-41: a ticket opens the covert endpoint once; the same request
   const again = await assertRejects(() => dialWebSocket(url), HtxError);
   assertEquals(again.code, "CONNECT_FAILED");
   await client.close();
+  await inner.shutdown();
+});
+
+Deno.test("[websocket] of gateway.toml: a session inside a WebSocket reaches the server that it names", async () => {
+  const inner = serve(() => new Response("through both"));
+  const running = await runGateway(parseConfig(
+    `[listen]\nport = 0\n[websocket]\ncovert_path = "/live"\ncovert_upstream = "127.0.0.1:${inner.addr.port}"\n`,
+  ));
+  const url = `ws://127.0.0.1:${running.front.addr.port}/live`;
+  const client = await connect(({ signal }) => dialWebSocket(url, { signal }), {
+    remoteStatic: inner.publicKey,
+  });
+  assertEquals(await (await client.fetch("/")).text(), "through both");
+  await client.close();
+  await running.shutdown();
   await inner.shutdown();
 });
