@@ -266,7 +266,7 @@ async function blockFiles(path: string): Promise<string[]> {
 Deno.test("nothing that was stored is lost when the process is killed in the middle of puts", () =>
   temporary(async (path) => {
     const child = new Deno.Command("deno", {
-      args: ["run", "--no-lock", "-A", new URL("./testdata/put_until_killed.ts", import.meta.url).href, path],
+      args: ["run", "--quiet", "-A", new URL("./testdata/put_until_killed.ts", import.meta.url).href, path],
       stdout: "piped",
       stderr: "inherit",
     }).spawn();

@@ -124,7 +124,7 @@ Deno.test("a fetch goes on when the server was killed halfway and started again"
     const child = new Deno.Command("deno", {
       args: [
         "run",
-        "--no-lock",
+        "--quiet",
         "-A",
         new URL("./testdata/serve_blocks.ts", import.meta.url).href,
         `${port}`,

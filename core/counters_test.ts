@@ -167,9 +167,8 @@ Deno.test("what V8 allocates for a MiB, an echo and a request is within 10 % of 
   const { code, stdout, stderr } = await new Deno.Command("deno", {
     args: [
       "run",
-      "--no-lock",
-      "--no-check",
       "--quiet",
+      "--no-check",
       new URL("testdata/allocated.ts", import.meta.url).href,
     ],
     env: { NO_COLOR: "1" },

@@ -39,7 +39,7 @@ export class Example implements AsyncDisposable {
   static start(script: string, permissions: readonly string[], args: readonly string[]): Example {
     return new Example(
       new Deno.Command("deno", {
-        args: ["run", "--no-prompt", "--no-lock", ...permissions, `examples/${script}`, ...args],
+        args: ["run", "--no-prompt", "--quiet", ...permissions, `examples/${script}`, ...args],
         cwd: ROOT,
         env: { NO_COLOR: "1" },
         stdin: "null",

@@ -24,7 +24,7 @@ function programs(): { code: string; prints: string[] }[] {
 for (const { code, prints } of programs()) {
   Deno.test(`README: a program runs with -N alone and prints what its comments say: ${prints[0]}`, async () => {
     const child = new Deno.Command("deno", {
-      args: ["run", "--no-prompt", "--no-lock", "-N", "-"],
+      args: ["run", "--no-prompt", "--quiet", "-N", "-"],
       cwd: root.pathname,
       env: { NO_COLOR: "1" },
       stdin: "piped",

@@ -246,7 +246,7 @@ export async function startGateway(
   const file = `${more.base ?? await Deno.makeTempDir()}/gateway-${crypto.randomUUID()}.toml`;
   await Deno.writeTextFile(file, source);
   const child = new Child(
-    ["run", "--no-lock", "-N", "-R", "-E", ...(more.args ?? []), "gateway/main.ts", "--config", file],
+    ["run", "--quiet", "-N", "-R", "-E", ...(more.args ?? []), "gateway/main.ts", "--config", file],
     more.env,
   );
   const [, url] = await child.line(/gateway listens on (\S+)/);
@@ -258,7 +258,7 @@ export async function startUpstream(
   port = 0,
   key = "",
 ): Promise<{ child: Child; port: number; publicKey: string }> {
-  const child = new Child(["run", "--no-lock", "-N", "gateway/testdata/upstream.ts", String(port), key]);
+  const child = new Child(["run", "--quiet", "-N", "gateway/testdata/upstream.ts", String(port), key]);
   const [, bound, publicKey] = await child.line(/^ready (\d+) ([0-9a-f]+)/);
   return { child, port: Number(bound), publicKey: publicKey! };
 }

@@ -6,7 +6,7 @@ import { Child, curl, long, startGateway, startUpstream, until } from "./_testin
 const hex = (bytes: Uint8Array) => Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
 
 async function program(...args: string[]): Promise<{ code: number; lines: string[] }> {
-  await using child = new Child(["run", "--no-lock", "-N", "-R", "-E", "gateway/main.ts", ...args]);
+  await using child = new Child(["run", "--quiet", "-N", "-R", "-E", "gateway/main.ts", ...args]);
   const { code } = await child.status;
   await until(() => child.lines.length > 0);
   return { code, lines: child.lines };

@@ -5,7 +5,7 @@ import { kolmogorovSmirnov, measure } from "./timing.ts";
 
 Deno.test("gateway and upstream of one request show in one trace, without its query", async () => {
   assertEquals(isTracing(), false);
-  await using child = new Child(["run", "--no-lock", "-N", "gateway/testdata/traced.ts"], {
+  await using child = new Child(["run", "--quiet", "-N", "gateway/testdata/traced.ts"], {
     OTEL_DENO: "true",
     OTEL_EXPORTER_OTLP_PROTOCOL: "console",
     OTEL_METRIC_EXPORT_INTERVAL: "100",

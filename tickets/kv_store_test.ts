@@ -11,7 +11,7 @@ const ROOT = new URL("..", import.meta.url).pathname;
 function spawnChild(directory: string, args: string[]): Deno.ChildProcess {
   const permissions = [`--allow-read=${ROOT},${directory}`, `--allow-write=${directory}`];
   return new Deno.Command("deno", {
-    args: ["run", "--no-prompt", "--no-lock", "--unstable-kv", ...permissions, CHILD, ...args],
+    args: ["run", "--no-prompt", "--quiet", "--unstable-kv", ...permissions, CHILD, ...args],
     cwd: ROOT,
     stdin: "piped",
     stdout: "piped",

@@ -155,7 +155,7 @@ Deno.test("e-09: two processes on one Redis accept a ticket once between them, w
       args: [
         "run",
         "--no-prompt",
-        "--no-lock",
+        "--quiet",
         `--allow-net=127.0.0.1:${server.port}`,
         CHILD,
         server.url,
@@ -255,6 +255,7 @@ Deno.test("a Redis that goes away closes the door, and opens it again when it is
     for (const error of errors) assert(error instanceof HtxError && error.code === "STORE_FAILED");
     assert(errors.length < 200, `${errors.length} errors`);
   } finally {
+    await store[Symbol.asyncDispose](); // before the server goes: see the next test
     await server?.[Symbol.asyncDispose]();
   }
 });
@@ -281,7 +282,7 @@ Deno.test("a Redis that cannot be reached is an error, or a closed door that ope
     reason = reasonOf(await verifier.verify(ticketNow()));
   }
   assertEquals(reason, "ok");
-  // before the server goes: a client that lost its server waits to dial again, and that timer cannot be cleared
+  // Before the server goes: a client that lost its server waits to dial again, and that timer cannot be cleared.
   await store[Symbol.asyncDispose]();
 });
 

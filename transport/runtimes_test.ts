@@ -29,7 +29,7 @@ async function withBundle(
     const bundle = `${folder}/rooms.js`;
     const entry = new URL("./testdata/runtimes.ts", import.meta.url);
     const { success, stderr } = await new Deno.Command("deno", {
-      args: ["bundle", "-q", "--no-lock", "--platform", "browser", "-o", bundle, entry.pathname],
+      args: ["bundle", "-q", "--platform", "browser", "-o", bundle, entry.pathname],
       cwd: new URL("../", import.meta.url).pathname,
     }).output();
     assertEquals([success, new TextDecoder().decode(stderr)], [true, ""]);

@@ -99,7 +99,7 @@ Deno.test("what V8 allocates for a GET and for a MiB that is posted is within 10
   }
   const script = new URL("testdata/allocated.ts", import.meta.url).href;
   const { code, stdout, stderr } = await new Deno.Command("deno", {
-    args: ["run", "--no-lock", "--no-check", "--quiet", script],
+    args: ["run", "--no-check", "--quiet", script],
     env: { NO_COLOR: "1" },
   }).output();
   assertEquals(code, 0, new TextDecoder().decode(stderr));
