@@ -113,7 +113,7 @@ Deno.test("64 messages written on one occasion are one frame and one write", asy
     for (let got = 0; got < 64 * 64;) got += (await stream.read())!.length;
   });
   assertEquals([line(client), line(server)], [
-    "1 sealed, 1 opened, 1 written, 0 credits, 0 B gathered",
+    "1 sealed, 1 opened, 1 written, 0 credits, 4096 B gathered",
     "1 sealed, 1 opened, 1 written, 0 credits, 0 B gathered",
   ]);
 });

@@ -19,17 +19,6 @@ export type Bytes = Uint8Array<ArrayBuffer>;
 export interface Aead {
   /** Writes `plaintext.length + 16` bytes (ciphertext, then tag) to `out` at `offset`. `out` and `plaintext` do not overlap. */
   seal(nonce: Uint8Array, aad: Uint8Array, plaintext: Uint8Array, out: Uint8Array, offset: number): void;
-  /**
-   * As `seal`, of a plaintext in two pieces, where the implementation can do without joining them.
-   */
-  sealPieces?(
-    nonce: Uint8Array,
-    aad: Uint8Array,
-    first: Uint8Array,
-    second: Uint8Array,
-    out: Uint8Array,
-    offset: number,
-  ): void;
   /** Opens ciphertext-then-tag; a fresh plaintext that aliases nothing, or `undefined` when the tag does not fit. */
   open(nonce: Uint8Array, aad: Uint8Array, sealed: Uint8Array): Bytes | undefined;
   /** Overwrites what this object holds of the key, as far as the runtime lets it. */

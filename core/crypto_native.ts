@@ -167,24 +167,6 @@ class NativeAead implements Aead {
     out.set(cipher.getAuthTag(), offset + plaintext.length);
   }
 
-  sealPieces(
-    nonce: Uint8Array,
-    aad: Uint8Array,
-    first: Uint8Array,
-    second: Uint8Array,
-    out: Uint8Array,
-    offset: number,
-  ): void {
-    const length = first.length + second.length;
-    requireSealable(nonce, length, out, offset);
-    const cipher = this.#node.createCipheriv(CIPHER, live(this.#key), nonce, CIPHER_OPTIONS);
-    if (aad.length > 0) cipher.setAAD(aad, { plaintextLength: length });
-    if (first.length > 0) out.set(cipher.update(first), offset);
-    if (second.length > 0) out.set(cipher.update(second), offset + first.length);
-    cipher.final(); // as above
-    out.set(cipher.getAuthTag(), offset + length);
-  }
-
   open(nonce: Uint8Array, aad: Uint8Array, sealed: Uint8Array): Bytes | undefined {
     requireBytes("open", "nonce", nonce, NONCE_LENGTH);
     const key = live(this.#key);

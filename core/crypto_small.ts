@@ -7,7 +7,6 @@
  * @module
  */
 
-import { concat } from "./bytes.ts";
 import type { Aead, Bytes, CryptoBackend, DhPrivateKey, Encapsulation, KemPrivateKey } from "./crypto.ts";
 import { KEY_LENGTH, requireBytes, TAG_LENGTH } from "./crypto_limits.ts";
 
@@ -115,22 +114,6 @@ class SplitAead implements Aead {
       aad.length > MAX_SMALL_AAD || nonce.length !== 12 || offset + plaintext.length + TAG_LENGTH > out.length
     ) return this.#large.seal(nonce, aad, plaintext, out, offset);
     small.seal(this.#key, nonce, aad, plaintext, out, offset);
-  }
-
-  sealPieces(
-    nonce: Uint8Array,
-    aad: Uint8Array,
-    first: Uint8Array,
-    second: Uint8Array,
-    out: Uint8Array,
-    offset: number,
-  ): void {
-    const large = this.#large;
-    if (large.sealPieces === undefined || first.length + second.length <= (small?.maxLength ?? 0)) {
-      this.seal(nonce, aad, concat(first, second), out, offset);
-    } else {
-      large.sealPieces(nonce, aad, first, second, out, offset);
-    }
   }
 
   open(nonce: Uint8Array, aad: Uint8Array, sealed: Uint8Array): Bytes | undefined {

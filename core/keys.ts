@@ -104,21 +104,6 @@ export class TrafficKeys {
     this.bytes += plaintext.length;
   }
 
-  /** As `seal`, of a plaintext in two pieces. */
-  sealPieces(
-    header: Uint8Array,
-    first: Uint8Array,
-    second: Uint8Array,
-    out: Uint8Array,
-    offset: number,
-  ): void {
-    const aead = this.#aead;
-    if (aead.sealPieces === undefined) return this.seal(header, concat(first, second), out, offset);
-    aead.sealPieces(this.#nextNonce(), header, first, second, out, offset);
-    this.counter++;
-    this.bytes += first.length + second.length;
-  }
-
   /** Opens one frame; `undefined`, and nothing moved, when it does not authenticate. */
   open(header: Uint8Array, sealed: Uint8Array): Bytes | undefined {
     const plaintext = this.#aead.open(this.#nextNonce(), header, sealed);

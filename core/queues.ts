@@ -10,7 +10,7 @@ import { MAX_PLAINTEXT_LENGTH } from "./frame.ts";
 const EMPTY = /* @__PURE__ */ new Uint8Array(0);
 
 /** Writes of this many bytes are sealed where they lie; smaller ones are copied, while there is room. */
-export const REFERENCE_FROM = 32_768;
+export const REFERENCE_FROM = 131_072;
 /** What is left of a large write is copied once it is this little, so that its owner has the buffer back. */
 const OWN_LIMIT = 16_384;
 
@@ -50,14 +50,14 @@ function takeBlock(length: number): Bytes {
 export class SendQueue {
   /** Bytes waiting. */
   size = 0;
-  /** The second piece of what was taken last. */
-  rest: Uint8Array = EMPTY;
   #chunks: Uint8Array[] = [];
   /** The block of ours that each chunk is a view of; `undefined` for chunks held by reference. */
   #blocks: (Bytes | undefined)[] = [];
   #head = 0;
   /** How much of the last block is in use. */
   #filled = 0;
+  /** Whether a part of the first chunk was taken. */
+  #cut = false;
 
   /** Adds `data` by reference: it must stay as it is until taken. */
   append(data: Uint8Array): void {
@@ -102,24 +102,16 @@ export class SendQueue {
   }
 
   /**
-   * Takes `length` bytes, at most `size`: what lies in one piece or two as views of it, else gathered in `scratch`. The
-   * second piece, mostly empty, is at {@linkcode SendQueue.rest}. Both are good until the next call of any queue:
-   * their memory may be lent out again.
+   * Takes `length` bytes, at most `size`: a view of one chunk where they lie in one, else gathered in `scratch`. The
+   * view is good until the next call of any queue: its memory may be lent out again.
    */
   take(length: number, scratch: (length: number) => Uint8Array): Uint8Array {
-    this.rest = EMPTY;
     this.size -= length;
     const first = this.#piece(length);
     if (first.length === length) return first;
-    const second = this.#piece(length - first.length);
-    if (first.length + second.length === length) {
-      this.rest = second;
-      return first;
-    }
     const out = scratch(length);
     out.set(first);
-    out.set(second, first.length);
-    for (let at = first.length + second.length; at < length;) {
+    for (let at = first.length; at < length;) {
       const piece = this.#piece(length - at);
       out.set(piece, at);
       at += piece.length;
@@ -136,20 +128,36 @@ export class SendQueue {
       return chunk;
     }
     this.#chunks[this.#head] = chunk.subarray(length);
+    this.#cut = true;
     return chunk.subarray(0, length);
   }
 
   /**
-   * Copies what is left of a large write once it is little, so that its owner has the buffer back; whether all that
-   * waits is a copy.
+   * Copies what is held by reference, once all that waits is within `limit` bytes: its owners have their buffers back.
+   * A chunk that is being cut into frames already stays until little is left of it. Whether all that waits is a copy.
    */
-  own(): boolean {
-    const first = this.#blocks.indexOf(undefined, this.#head);
+  own(limit: number): boolean {
+    const chunks = this.#chunks;
+    const blocks = this.#blocks;
+    const first = blocks.indexOf(undefined, this.#head);
     if (first < 0) return true;
-    if (this.size > OWN_LIMIT || this.#chunks.length - this.#head > 1) return false;
-    const left = this.#chunks[this.#head]!;
-    this.clear();
-    this.appendCopy(left);
+    if (this.size > limit) return false;
+    if (first === this.#head && this.#cut && chunks[first]!.length > OWN_LIMIT) return false;
+    const { size } = this;
+    this.#chunks = chunks.slice(this.#head, first);
+    this.#blocks = blocks.slice(this.#head, first);
+    this.#head = 0;
+    const last = this.#chunks.at(-1);
+    if (last !== undefined) this.#filled = last.byteOffset + last.length;
+    for (let i = first; i < chunks.length; i++) {
+      const block = blocks[i];
+      if (block === undefined) this.appendCopy(chunks[i]!);
+      else {
+        this.#push(chunks[i]!, block);
+        this.#filled = chunks[i]!.byteOffset + chunks[i]!.length;
+      }
+    }
+    this.size = size;
     return true;
   }
 
@@ -159,6 +167,7 @@ export class SendQueue {
     this.#chunks = [];
     this.#blocks = [];
     this.#head = 0;
+    this.#cut = false;
     this.size = 0;
   }
 
@@ -178,6 +187,7 @@ export class SendQueue {
 
   #drop(): void {
     giveBlock(this.#blocks[this.#head]);
+    this.#cut = false;
     if (++this.#head === this.#chunks.length) {
       this.#chunks.length = this.#blocks.length = 0;
       this.#head = 0;

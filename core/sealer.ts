@@ -87,8 +87,7 @@ export class FrameSealer {
   }
 
   /**
-   * Seals a frame at `start` of `into`, which has room for {@linkcode FRAME_OVERHEAD} beside it; the index past it. Its
-   * plaintext may have a second piece, `rest`.
+   * Seals a frame at `start` of `into`, which has room for {@linkcode FRAME_OVERHEAD} beside it; the index past it.
    */
   seal(
     type: number,
@@ -97,19 +96,18 @@ export class FrameSealer {
     into: Uint8Array,
     start: number,
     now: number,
-    rest: Uint8Array = EMPTY,
   ): number {
     const { counter, bytes } = this.#keys;
     const { rekeyFrames, rekeyBytes, rekeyMs } = this.#limits;
     // HTX 1.1 §2: before any of the limits is passed, and itself at the latest the last frame under its key.
     const due = this.updateDue || counter >= rekeyFrames - 1 || now - this.#since >= rekeyMs ||
-      counter > 0 && bytes + plaintext.length + rest.length > rekeyBytes;
-    return this.#write(type, streamId, plaintext, rest, into, due ? this.update(into, start, now) : start);
+      counter > 0 && bytes + plaintext.length > rekeyBytes;
+    return this.#write(type, streamId, plaintext, into, due ? this.update(into, start, now) : start);
   }
 
   /** Seals a KEY_UPDATE at `start` of `into` and goes on to the next keys; the index past it. */
   update(into: Uint8Array, start: number, now: number): number {
-    const at = this.#write(FrameType.KEY_UPDATE, undefined, EMPTY, EMPTY, into, start);
+    const at = this.#write(FrameType.KEY_UPDATE, undefined, EMPTY, into, start);
     this.#keys.update();
     this.#since = now;
     this.updateAsked = false;
@@ -127,16 +125,12 @@ export class FrameSealer {
     type: number,
     streamId: number | undefined,
     plaintext: Uint8Array,
-    rest: Uint8Array,
     into: Uint8Array,
     start: number,
   ): number {
-    const length = plaintext.length + rest.length;
-    const bodyAt = start + writeHeader(type, streamId, length, into, start);
-    const header = into.subarray(start, bodyAt);
-    if (rest.length === 0) this.#keys.seal(header, plaintext, into, bodyAt);
-    else this.#keys.sealPieces(header, plaintext, rest, into, bodyAt);
+    const bodyAt = start + writeHeader(type, streamId, plaintext.length, into, start);
+    this.#keys.seal(into.subarray(start, bodyAt), plaintext, into, bodyAt);
     this.#stats.framesSent++;
-    return bodyAt + length + TAG_LENGTH;
+    return bodyAt + plaintext.length + TAG_LENGTH;
   }
 }

@@ -996,11 +996,11 @@ export class HtxSession {
     const plaintext = stream._send.take(length, this.#gather);
     stream._opened = true;
     const type = end && this.limits.streamEnd ? FrameType.STREAM_END : FrameType.STREAM;
-    const at = this.#sealer.seal(type, stream._id, plaintext, into, start, now, stream._send.rest);
+    const at = this.#sealer.seal(type, stream._id, plaintext, into, start, now);
     stream._sendWindow -= length;
-    // The few bytes that a full frame leaves of a large write wait for the next one, as a copy: a frame of their own
-    // would cost as much as a full one, and their owner need not wait for it.
-    stream._releasedBytes = stream._send.own()
+    // What waits by reference is copied as soon as there is room: its owner goes on, and the few bytes that a full
+    // frame leaves of a large write wait for the next frame instead of taking one of their own.
+    stream._releasedBytes = stream._send.own(this.limits.sendBuffer)
       ? stream._queuedBytes
       : stream._queuedBytes - stream._send.size;
     this.stats.dataSent += length;

@@ -58,20 +58,3 @@ Deno.test("a cipher that was wiped is of no use, whichever route it would take",
     assert(refused);
   }
 });
-
-Deno.test("a plaintext in two pieces seals as it does in one, on every route", async () => {
-  await loadSodium();
-  for (const name of ["auto", "native", "noble"] as const) {
-    const aead = selectCrypto(name).chacha20Poly1305(new Uint8Array(32).fill(3));
-    const [nonce, aad] = [new Uint8Array(12).fill(4), new Uint8Array(5).fill(5)];
-    for (const [first, second] of [[0, 0], [0, 5], [5, 0], [1, 65_534], [500, 500], [1000, 1000]] as const) {
-      const plaintext = new Uint8Array(first + second).map((_, i) => i);
-      const whole = new Uint8Array(plaintext.length + 16);
-      const pieces = new Uint8Array(plaintext.length + 16 + 2);
-      aead.seal(nonce, aad, plaintext, whole, 0);
-      if (aead.sealPieces === undefined) continue; // noble joins them elsewhere
-      aead.sealPieces(nonce, aad, plaintext.subarray(0, first), plaintext.subarray(first), pieces, 2);
-      assertEquals(pieces.subarray(2), whole);
-    }
-  }
-});
