@@ -70,10 +70,10 @@ export class SendQueue {
     let rest = data;
     const last = this.#chunks.length - 1;
     const block = this.#blocks[last];
-    if (block !== undefined && this.#filled < block.length) {
-      const part = rest.length <= block.length - this.#filled
-        ? rest
-        : rest.subarray(0, block.length - this.#filled);
+    const room = block === undefined ? 0 : block.length - this.#filled;
+    // Where little waits and the block is about to be full, all of it goes to a fresh one: frames are cut from its start.
+    if (block !== undefined && room > 0 && !(rest.length > room && this.#hasLittle())) {
+      const part = rest.subarray(0, room);
       block.set(part, this.#filled);
       this.#filled += part.length;
       // The view of the block grows; what was taken from its front stays taken.
@@ -171,11 +171,17 @@ export class SendQueue {
     this.size = 0;
   }
 
-  /** The only chunk that waits, taken out, if it is a copy of ours and little. */
-  #takeLittle(): Uint8Array {
+  /** Whether all that waits is one copy of ours, and little. */
+  #hasLittle(): boolean {
     const only = this.#chunks[this.#head];
-    if (only === undefined || this.#chunks.length - this.#head > 1) return EMPTY;
-    if (only.length > LITTLE || this.#blocks[this.#head] === undefined) return EMPTY;
+    return only !== undefined && only.length <= LITTLE && this.#chunks.length - this.#head === 1 &&
+      this.#blocks[this.#head] !== undefined;
+  }
+
+  /** What waits, taken out, where it is little. */
+  #takeLittle(): Uint8Array {
+    if (!this.#hasLittle()) return EMPTY;
+    const only = this.#chunks[this.#head]!;
     this.#drop();
     return only;
   }
