@@ -103,6 +103,8 @@ export interface GatewayStats {
   readonly stopping: boolean;
 }
 
+/** How long what was cut may take to let go, in ms. */
+const CUT_GRACE_MS = 1000;
 /** How often running requests are looked at, in ms: with one upstream, and where there is another to move to. */
 const SWEEP_MS = 50;
 const SWEEP_SEVERAL_MS = 20;
@@ -290,6 +292,14 @@ export class Gateway implements AsyncDisposable {
     this.#sweeper = undefined;
     for (const exchange of [...this._running]) exchange.giveUp("stopping");
     for (const cut of [...this.#held]) cut();
+    if (this._running.size + this.#held.size > 0) {
+      // What was cut lets go of what it holds before the sessions below it end; whoever does not is left behind.
+      const idle = this.#idle ??= Promise.withResolvers<void>();
+      let timer: ReturnType<typeof setTimeout> | undefined;
+      const late = new Promise<void>((resolve) => timer = setTimeout(resolve, CUT_GRACE_MS));
+      await Promise.race([idle.promise, late]);
+      clearTimeout(timer);
+    }
     await this._pool.close();
     clearTimeout(this.#sweeper);
     this.#sweeper = undefined;

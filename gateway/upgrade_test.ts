@@ -20,7 +20,7 @@ function listening(handler: HttpHandler, onUpgrade: GatewayOptions["onUpgrade"])
       gateway.handler(request, {
         remoteAddr: { hostname: info.remoteAddr.hostname, port: info.remoteAddr.port },
         encrypted: false,
-        upgradeWebSocket: (upgraded) => Deno.upgradeWebSocket(upgraded),
+        upgradeWebSocket: (upgraded) => Deno.upgradeWebSocket(upgraded, { idleTimeout: 0 }),
       }),
   );
   return {

@@ -101,6 +101,7 @@ export class StreamWebSocket extends EventTarget {
   #closeSent = false;
   #pongWaits = false;
   #timer: ReturnType<typeof setTimeout> | undefined;
+  #starting: ReturnType<typeof setTimeout> | undefined;
 
   /** Made by `info.upgradeWebSocket()` and {@linkcode webSocketOverStream}. */
   constructor(options: { protocol?: string; url?: string } & WebSocketDecoderOptions = {}) {
@@ -222,7 +223,7 @@ export class StreamWebSocket extends EventTarget {
     this.#state = OPEN;
     this.dispatchEvent(new Event("open"));
     // Not before whoever waits for the socket has set listeners.
-    setTimeout(() => this.#run(stream), 0);
+    this.#starting = setTimeout(() => this.#run(stream), 0);
     return this.#done.promise;
   }
 
@@ -332,6 +333,7 @@ export class StreamWebSocket extends EventTarget {
     if (this.#state === CLOSED) return;
     this.#state = CLOSED;
     clearTimeout(this.#timer);
+    clearTimeout(this.#starting);
     if (failed) this.dispatchEvent(new Event("error"));
     this.dispatchEvent(closeEvent({ code, reason, wasClean }));
     this.#tail.catch(() => {}).then(() => this.#done.resolve());
