@@ -2,46 +2,15 @@
 
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { RawPeer, testKeys } from "./_raw_peer.ts";
+import { ManualClock } from "./_test_clock.ts";
 import { concat } from "./bytes.ts";
-import { type Clock, type ConnectionInit, HtxConnection } from "./connection.ts";
+import { type ConnectionInit, HtxConnection } from "./connection.ts";
 import type { ByteIo, Duplex } from "./duplex.ts";
 import { HtxError } from "./errors.ts";
 import { FrameType } from "./frame.ts";
 import type { HtxStream } from "./stream.ts";
 
 const EMPTY = new Uint8Array(0);
-
-/** A clock that moves when it is told to. */
-class ManualClock implements Clock {
-  #now = 1000;
-  readonly #timers: Set<{ at: number; callback: () => void }> = new Set();
-
-  now(): number {
-    return this.#now;
-  }
-
-  setTimer(delay: number, callback: () => void): () => void {
-    const timer = { at: this.#now + delay, callback };
-    this.#timers.add(timer);
-    return () => this.#timers.delete(timer);
-  }
-
-  get timers(): number {
-    return this.#timers.size;
-  }
-
-  advance(ms: number): void {
-    const end = this.#now + ms;
-    for (;;) {
-      const next = [...this.#timers].filter((timer) => timer.at <= end).sort((a, b) => a.at - b.at)[0];
-      if (next === undefined) break;
-      this.#timers.delete(next);
-      this.#now = Math.max(this.#now, next.at);
-      next.callback();
-    }
-    this.#now = end;
-  }
-}
 
 /** A duplex whose other end is the test: it says what is read, and whether writes get through. */
 class HandMade implements ByteIo {

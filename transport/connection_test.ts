@@ -1,5 +1,6 @@
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
-import { type Clock, type Duplex, HtxConnection, HtxError, type HtxStream } from "../core/mod.ts";
+import { type Duplex, HtxConnection, HtxError, type HtxStream } from "../core/mod.ts";
+import { ManualClock } from "../core/_test_clock.ts";
 import { KeyPair } from "../noise/mod.ts";
 import { connect, connectDuplex, type ConnectDuplexOptions, roundtrip } from "./client.ts";
 import { memoryDuplexPair } from "./memory.ts";
@@ -23,38 +24,6 @@ async function pair(
     acceptDuplex(duplexes[1], { keyPair: SERVER_KEY, ...options.server }),
   ]);
   return { client, server, duplexes };
-}
-
-/** A clock that moves when it is told to. */
-class ManualClock implements Clock {
-  #now = 1000;
-  readonly #timers: Set<{ at: number; callback: () => void }> = new Set();
-
-  now(): number {
-    return this.#now;
-  }
-
-  setTimer(delay: number, callback: () => void): () => void {
-    const timer = { at: this.#now + delay, callback };
-    this.#timers.add(timer);
-    return () => this.#timers.delete(timer);
-  }
-
-  get timers(): number {
-    return this.#timers.size;
-  }
-
-  advance(ms: number): void {
-    const end = this.#now + ms;
-    for (;;) {
-      const next = [...this.#timers].filter((timer) => timer.at <= end).sort((a, b) => a.at - b.at)[0];
-      if (next === undefined) break;
-      this.#timers.delete(next);
-      this.#now = Math.max(this.#now, next.at);
-      next.callback();
-    }
-    this.#now = end;
-  }
 }
 
 async function readAll(stream: HtxStream): Promise<number> {

@@ -9,7 +9,6 @@ import {
   type Bytes,
   concat,
   type ConnectionOptions,
-  CONTROL_STREAM_ID,
   deriveSessionKeys,
   type Duplex,
   type DuplexAddr,
@@ -362,9 +361,4 @@ function endDuplex(duplex: Duplex): void {
   duplex.readable.cancel().catch(() => {}); // the peer may have gone first
   duplex.writable.abort().catch(() => {});
   duplex.close?.();
-}
-
-/** Whether a stream is the transition control stream. */
-export function isControlStream(stream: HtxStream): boolean {
-  return stream.id === CONTROL_STREAM_ID;
 }
