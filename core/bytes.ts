@@ -27,6 +27,19 @@ export function copyOf(bytes: Uint8Array): Bytes {
   return new Uint8Array(bytes);
 }
 
+/** Fewer bytes than this are left to the garbage collector: giving them back costs a microsecond, too. */
+const WORTH_RELEASING = 4096;
+
+/**
+ * Gives memory back at once where `bytes` is all there is on it and it is much; nobody may look at it any more. Frames of
+ * 64 KiB that are left to the garbage collector make it mark the whole heap ten times a second.
+ */
+export function release(bytes: Uint8Array): void {
+  const { buffer, byteLength } = bytes;
+  if (byteLength < WORTH_RELEASING || buffer.byteLength !== byteLength) return;
+  if (buffer instanceof ArrayBuffer) buffer.transfer?.(0);
+}
+
 /** Compares without an early exit, so that the time taken tells only the lengths (which are not secret). */
 export function timingSafeEqual(a: Uint8Array, b: Uint8Array): boolean {
   if (a.length !== b.length) return false;

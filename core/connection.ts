@@ -470,7 +470,11 @@ export class HtxConnection implements AsyncDisposable {
   async #gathered(): Promise<void> {
     const session = this.#session;
     let puts = session.puts;
-    for (let turn = 0, quiet = 0; quiet < FLUSH_TURNS && turn < MAX_FLUSH_TURNS; turn++) {
+    for (
+      let turn = 0, quiet = 0;
+      quiet < FLUSH_TURNS && turn < MAX_FLUSH_TURNS && !session.creditDue;
+      turn++
+    ) {
       await undefined;
       if (session.puts === puts) quiet++;
       else quiet = 0;

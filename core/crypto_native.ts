@@ -8,6 +8,7 @@
  */
 
 import type * as NodeCrypto from "node:crypto";
+import { release } from "./bytes.ts";
 import type { Aead, Bytes, CryptoBackend, DhPrivateKey, Encapsulation, KemPrivateKey } from "./crypto.ts";
 import {
   DH_LENGTH,
@@ -162,7 +163,11 @@ class NativeAead implements Aead {
     requireSealable(nonce, plaintext.length, out, offset);
     const cipher = this.#node.createCipheriv(CIPHER, live(this.#key), nonce, CIPHER_OPTIONS);
     if (aad.length > 0) cipher.setAAD(aad, { plaintextLength: plaintext.length });
-    if (plaintext.length > 0) out.set(cipher.update(plaintext), offset);
+    if (plaintext.length > 0) {
+      const ciphertext = cipher.update(plaintext);
+      out.set(ciphertext, offset);
+      release(ciphertext);
+    }
     cipher.final(); // RFC 8439 §2.8: a stream cipher, nothing is held back
     out.set(cipher.getAuthTag(), offset + plaintext.length);
   }

@@ -4,6 +4,7 @@
  * @module
  */
 
+import { release } from "./bytes.ts";
 import type { Bytes } from "./crypto.ts";
 import { MAX_PLAINTEXT_LENGTH } from "./frame.ts";
 
@@ -218,13 +219,13 @@ const JOIN_BLOCK = 16_384;
 export class ReceiveQueue {
   /** Bytes waiting. */
   size = 0;
-  #chunks: Uint8Array[] = [];
+  #chunks: Bytes[] = [];
   #head = 0;
   #block: Bytes | undefined;
   #blockEnd = 0;
 
   /** Adds a chunk that nobody else will change. */
-  push(chunk: Uint8Array): void {
+  push(chunk: Bytes): void {
     this.size += chunk.length;
     if (chunk.length < JOIN_BELOW && this.#chunks.length - this.#head >= JOIN_AFTER) return this.#join(chunk);
     this.#block = undefined;
@@ -232,7 +233,7 @@ export class ReceiveQueue {
   }
 
   /** Takes the next chunk; `undefined` when there is none. */
-  shift(): Uint8Array | undefined {
+  shift(): Bytes | undefined {
     const chunk = this.#chunks[this.#head];
     if (chunk === undefined) return undefined;
     this.size -= chunk.length;
@@ -247,6 +248,27 @@ export class ReceiveQueue {
     return chunk;
   }
 
+  /**
+   * Copies as many of the waiting chunks into `into` as fit whole, or a part of the first, and gives back the memory that
+   * they were in; tells how many bytes that was.
+   */
+  copyInto(into: Uint8Array): number {
+    let at = 0;
+    let chunk: Bytes | undefined;
+    while ((chunk = this.#chunks[this.#head]) !== undefined && at + chunk.length <= into.length) {
+      this.shift();
+      into.set(chunk, at);
+      at += chunk.length;
+      release(chunk);
+    }
+    if (at > 0 || chunk === undefined) return at;
+    into.set(chunk.subarray(0, into.length));
+    this.#chunks[this.#head] = chunk.subarray(into.length);
+    if (this.#head === this.#chunks.length - 1) this.#block = undefined; // its front must not come back
+    this.size -= into.length;
+    return into.length;
+  }
+
   /** Forgets everything and tells how many bytes that was. */
   clear(): number {
     const size = this.size;
@@ -257,7 +279,7 @@ export class ReceiveQueue {
     return size;
   }
 
-  #join(chunk: Uint8Array): void {
+  #join(chunk: Bytes): void {
     const end = this.#blockEnd + chunk.length;
     if (this.#block !== undefined && end <= this.#block.length) {
       this.#block.set(chunk, this.#blockEnd);

@@ -66,6 +66,41 @@ Deno.test("own() frees what was held by reference, but not a chunk that is being
   assertEquals(queue.own(100_000), true);
 });
 
+Deno.test("a receive queue gives back every byte in order, by chunks and by copies of any size", () => {
+  const step = fc.record({
+    what: fc.constantFrom("push", "push", "shift", "copy"),
+    size: fc.oneof(fc.nat(40), fc.nat(2000), fc.nat(70_000)),
+  });
+  fc.assert(
+    fc.property(fc.array(step, { maxLength: 80 }), (steps) => {
+      const queue = new ReceiveQueue();
+      const pushed: Uint8Array[] = [];
+      const read: Uint8Array[] = [];
+      let next = 0;
+      for (const { what, size } of steps) {
+        if (what === "push") {
+          const chunk = new Uint8Array(size + 1).map(() => next++);
+          pushed.push(chunk.slice());
+          queue.push(chunk);
+        } else if (what === "shift") {
+          const chunk = queue.shift();
+          if (chunk !== undefined) read.push(chunk);
+        } else {
+          const into = new Uint8Array(size + 1);
+          const waiting = queue.size;
+          const length = queue.copyInto(into);
+          assertEquals(length > 0, waiting > 0);
+          assertEquals(queue.size, waiting - length);
+          read.push(into.subarray(0, length));
+        }
+      }
+      const rest = new Uint8Array(queue.size + 1);
+      for (let length; (length = queue.copyInto(rest)) > 0;) read.push(rest.slice(0, length));
+      assertEquals(concat(...read), concat(...pushed));
+    }),
+  );
+});
+
 Deno.test("tiny chunks that wait to be read cost little more than their bytes", () => {
   const queue = new ReceiveQueue();
   for (let i = 0; i < 60_000; i++) queue.push(new Uint8Array([i]));

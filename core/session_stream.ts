@@ -5,6 +5,7 @@
  */
 
 import { codeNumber } from "./close.ts";
+import type { Bytes } from "./crypto.ts";
 import { type CloseCodeName, HtxError } from "./errors.ts";
 import { INITIAL_WINDOW } from "./limits.ts";
 import { ReceiveQueue, REFERENCE_FROM, SendQueue } from "./queues.ts";
@@ -79,13 +80,20 @@ export class SessionStream {
   }
 
   /** Takes the next received chunk; `null` at the end, `undefined` where nothing waits yet. Returns credit. */
-  take(): Uint8Array | null | undefined {
+  take(): Bytes | null | undefined {
     const chunk = this._receive.shift();
     if (chunk !== undefined) {
       this.session._consume(this, chunk.length);
       return chunk;
     }
     return this._receiveEnded && !this._dropped ? null : undefined;
+  }
+
+  /** Copies what was received into `into`, as much as fits; `null` at the end, `undefined` where nothing waits yet. Returns credit. */
+  takeInto(into: Uint8Array): number | null | undefined {
+    const length = this._receive.copyInto(into);
+    if (length > 0) this.session._consume(this, length);
+    return length > 0 ? length : this._receiveEnded && !this._dropped ? null : undefined;
   }
 
   /**

@@ -5,6 +5,7 @@
  */
 
 import { deferred } from "./_deferred.ts";
+import type { Bytes } from "./crypto.ts";
 import type { HtxError } from "./errors.ts";
 import { SessionStream } from "./session_stream.ts";
 
@@ -46,32 +47,43 @@ export interface StreamWriteOptions {
  * ```
  */
 export class HtxStream extends SessionStream {
-  #readable: ReadableStream<Uint8Array> | undefined;
-  #readableController: ReadableStreamDefaultController<Uint8Array> | undefined;
+  #readable: ReadableStream<Bytes> | undefined;
+  #readableController: ReadableByteStreamController | undefined;
   #writable: WritableStream<Uint8Array> | undefined;
   #writableController: WritableStreamDefaultController | undefined;
-  #reading: PromiseWithResolvers<Uint8Array | null> | undefined;
+  #reading: PromiseWithResolvers<Bytes | null> | undefined;
+  #readingInto: { readonly into: Uint8Array; readonly done: PromiseWithResolvers<number | null> } | undefined;
   #waiting: Waiting[] | undefined;
   #closed: PromiseWithResolvers<void> | undefined;
   #abort: AbortController | undefined;
 
   /**
-   * Bytes from the peer, a chunk for each frame. Nothing is read ahead of the reader: the window, and with it the
-   * peer, waits for it. Cancelling resets the stream with CANCELLED.
+   * Bytes from the peer, a chunk for each frame; a byte stream, so that a BYOB reader leaves nothing for the garbage
+   * collector. Nothing is read ahead of the reader: the window, and with it the peer, waits for it. Cancelling resets
+   * the stream with CANCELLED.
    */
-  get readable(): ReadableStream<Uint8Array> {
-    return this.#readable ??= new ReadableStream<Uint8Array>({
+  get readable(): ReadableStream<Bytes> {
+    return this.#readable ??= new ReadableStream({
+      type: "bytes",
       start: (controller) => {
         this.#readableController = controller;
         if (this._dropped && this.error !== undefined) controller.error(this.error);
       },
       pull: (controller) => {
+        const request = controller.byobRequest;
+        if (request?.view) {
+          const { buffer, byteOffset, byteLength } = request.view;
+          const into = new Uint8Array(buffer, byteOffset, byteLength);
+          const length = this.tryReadInto(into);
+          if (length !== undefined) return respond(controller, request, length);
+          return this.readInto(into).then((late) => respond(controller, request, late));
+        }
         const chunk = this.tryRead();
         if (chunk === undefined) return this.read().then((late) => deliver(controller, late));
         deliver(controller, chunk);
       },
       cancel: () => this.reset("CANCELLED"),
-    }, { highWaterMark: 0 });
+    });
   }
 
   /**
@@ -123,16 +135,65 @@ export class HtxStream extends SessionStream {
    *
    * @throws {HtxError} when the stream was reset or the session ended before it
    */
-  read(): Promise<Uint8Array | null> {
+  read(): Promise<Bytes | null> {
     try {
       const chunk = this.tryRead();
       if (chunk !== undefined) return Promise.resolve(chunk);
     } catch (error) {
       return Promise.reject(error);
     }
-    if (this.#reading !== undefined) return Promise.reject(new TypeError("Cannot read: a read is under way"));
+    if (this.#waits) return Promise.reject(new TypeError("Cannot read: a read is under way"));
     this.#reading = deferred();
     return this.#reading.promise;
+  }
+
+  get #waits(): boolean {
+    return this.#reading !== undefined || this.#readingInto !== undefined;
+  }
+
+  /**
+   * Reads what has arrived into `into`: the frames that fit whole, or a part of the first. Tells how many bytes that
+   * was, `null` at the end of the peer's direction; `into` must stay untouched until then. One call at a time. The
+   * memory that the bytes arrived in is used again at once, where {@linkcode HtxStream.read} leaves it to the garbage
+   * collector: for much data this is the faster way, with room for a few frames of 64 KiB.
+   *
+   * @example Counting what comes, in 256 KiB of memory
+   * ```ts
+   * import type { HtxStream } from "@betanet/htx/core";
+   *
+   * async function count(stream: HtxStream): Promise<number> {
+   *   const buffer = new Uint8Array(262_144);
+   *   let total = 0;
+   *   for (let length; (length = await stream.readInto(buffer)) !== null;) total += length;
+   *   return total;
+   * }
+   * ```
+   *
+   * @throws {TypeError} when `into` is empty, or another read is under way
+   * @throws {HtxError} when the stream was reset or the session ended before it
+   */
+  readInto(into: Uint8Array): Promise<number | null> {
+    try {
+      if (into.length === 0) throw new TypeError("Cannot read: there is no room to read into");
+      const length = this.tryReadInto(into);
+      if (length !== undefined) return Promise.resolve(length);
+      if (this.#waits) throw new TypeError("Cannot read: a read is under way");
+    } catch (error) {
+      return Promise.reject(error);
+    }
+    this.#readingInto = { into, done: deferred() };
+    return this.#readingInto.done.promise;
+  }
+
+  /**
+   * {@linkcode HtxStream.readInto} of what has arrived: `null` at the end, `undefined` where nothing waits yet.
+   *
+   * @throws {HtxError} when the stream was reset or the session ended before it
+   */
+  tryReadInto(into: Uint8Array): number | null | undefined {
+    const length = this.takeInto(into);
+    if (length === undefined && this.error !== undefined) throw this.error;
+    return length;
   }
 
   /**
@@ -140,7 +201,7 @@ export class HtxStream extends SessionStream {
    *
    * @throws {HtxError} when the stream was reset or the session ended before it
    */
-  tryRead(): Uint8Array | null | undefined {
+  tryRead(): Bytes | null | undefined {
     const chunk = this.take();
     if (chunk === undefined && this.error !== undefined) throw this.error;
     return chunk;
@@ -176,7 +237,7 @@ export class HtxStream extends SessionStream {
   /** @internal */
   protected override onReadable(): void {
     const reading = this.#reading;
-    if (reading === undefined) return;
+    if (reading === undefined) return this.#onReadableInto();
     const chunk = this.take();
     if (chunk !== undefined) {
       this.#reading = undefined;
@@ -185,6 +246,16 @@ export class HtxStream extends SessionStream {
       this.#reading = undefined;
       reading.reject(this.error);
     }
+  }
+
+  #onReadableInto(): void {
+    const reading = this.#readingInto;
+    if (reading === undefined) return;
+    const length = this.takeInto(reading.into);
+    if (length === undefined && this.error === undefined) return;
+    this.#readingInto = undefined;
+    if (length === undefined) reading.done.reject(this.error);
+    else reading.done.resolve(length);
   }
 
   /** @internal */
@@ -212,10 +283,17 @@ export class HtxStream extends SessionStream {
   }
 }
 
-function deliver(
-  controller: ReadableStreamDefaultController<Uint8Array>,
-  chunk: Uint8Array | null | undefined,
+function deliver(controller: ReadableByteStreamController, chunk: Bytes | null): void {
+  if (chunk !== null) return controller.enqueue(chunk);
+  controller.close();
+  controller.byobRequest?.respond(0);
+}
+
+function respond(
+  controller: ReadableByteStreamController,
+  request: ReadableStreamBYOBRequest,
+  length: number | null,
 ): void {
-  if (chunk === null) controller.close();
-  else if (chunk !== undefined) controller.enqueue(chunk);
+  if (length === null) controller.close();
+  request.respond(length ?? 0);
 }

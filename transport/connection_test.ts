@@ -1,5 +1,5 @@
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
-import { type Duplex, HtxConnection, HtxError, type HtxStream } from "../core/mod.ts";
+import { concat, type Duplex, HtxConnection, HtxError, type HtxStream } from "../core/mod.ts";
 import { ManualClock } from "../core/_test_clock.ts";
 import { KeyPair } from "../noise/mod.ts";
 import { connect, connectDuplex, type ConnectDuplexOptions, roundtrip } from "./client.ts";
@@ -141,6 +141,86 @@ Deno.test("web streams hold the writer up, too, cancel and abort reset, and erro
   assertEquals((await reader.read()).value?.length, 10);
   await second.writable.abort();
   assertEquals((await assertRejects(() => reader.read(), HtxError)).code, "CANCELLED");
+  await Promise.all([client.close(), server.closed]);
+});
+
+Deno.test("readInto() and BYOB readers get the same bytes as read(), to the end and over its errors", async () => {
+  const { client, server } = await pair();
+  const incoming = server.incomingBidirectionalStreams.getReader();
+  const sent = crypto.getRandomValues(new Uint8Array(50_000));
+  const ways: ((stream: HtxStream) => Promise<Uint8Array>)[] = [
+    async (stream) => {
+      const chunks: Uint8Array[] = [];
+      for (let chunk; (chunk = await stream.read()) !== null;) chunks.push(chunk);
+      return concat(...chunks);
+    },
+    async (stream) => {
+      const chunks: Uint8Array[] = [];
+      const into = new Uint8Array(7001);
+      for (let length; (length = await stream.readInto(into)) !== null;) chunks.push(into.slice(0, length));
+      return concat(...chunks);
+    },
+    async (stream) => {
+      const chunks: Uint8Array[] = [];
+      const reader = stream.readable.getReader({ mode: "byob" });
+      for (let buffer = new ArrayBuffer(7001);;) {
+        const { value, done } = await reader.read(new Uint8Array(buffer));
+        if (done) return concat(...chunks);
+        chunks.push(value.slice());
+        buffer = value.buffer;
+      }
+    },
+    async (stream) => concat(...await Array.fromAsync(stream.readable)),
+  ];
+  for (const way of ways) {
+    const stream = await client.createBidirectionalStream();
+    await stream.write(sent.subarray(0, 10));
+    const { value: other } = await incoming.read();
+    const received = way(other!);
+    for (let at = 10; at < sent.length; at += 9998) await stream.write(sent.subarray(at, at + 9998));
+    await client.ping(); // the reader waits when the end comes
+    await stream.closeWrite();
+    assertEquals(await received, sent);
+  }
+
+  const stream = await client.createBidirectionalStream();
+  await stream.write(new Uint8Array(3));
+  const { value: other } = await incoming.read();
+  await assertRejects(() => other!.readInto(new Uint8Array(0)), TypeError, "no room");
+  assertEquals(await other!.readInto(new Uint8Array(2)), 2);
+  assertEquals(other!.tryReadInto(new Uint8Array(2)), 1);
+  assertEquals(other!.tryReadInto(new Uint8Array(2)), undefined);
+  const waiting = other!.readInto(new Uint8Array(2));
+  await assertRejects(() => other!.readInto(new Uint8Array(2)), TypeError, "under way");
+  await assertRejects(() => other!.read(), TypeError, "under way");
+  stream.reset("CANCELLED");
+  assertEquals((await assertRejects(() => waiting, HtxError)).code, "CANCELLED");
+  assertThrows(() => other!.tryReadInto(new Uint8Array(2)), HtxError);
+  await Promise.all([client.close(), server.closed]);
+});
+
+Deno.test("a BYOB read that waits ends with the stream it waits for", async () => {
+  const { client, server } = await pair();
+  const incoming = server.incomingBidirectionalStreams.getReader();
+  for (const how of ["reset", "cancel", "close"] as const) {
+    const stream = await client.createBidirectionalStream();
+    await stream.write(new Uint8Array(1));
+    const { value: other } = await incoming.read();
+    const reader = other!.readable.getReader({ mode: "byob" });
+    assertEquals((await reader.read(new Uint8Array(8))).value?.length, 1);
+    const waiting = reader.read(new Uint8Array(8));
+    if (how === "reset") {
+      stream.reset("CANCELLED");
+      assertEquals((await assertRejects(() => waiting, HtxError)).code, "CANCELLED");
+    } else if (how === "cancel") {
+      await reader.cancel();
+      assertEquals((await waiting).done, true);
+      assertEquals((await assertRejects(() => stream.read(), HtxError)).code, "CANCELLED");
+    } else {
+      await stream.closeWrite();
+      assertEquals((await waiting).done, true);
+    }
+  }
   await Promise.all([client.close(), server.closed]);
 });
 

@@ -43,8 +43,9 @@ export async function dialTcp(address: TcpAddress, options: DialTcpOptions = {})
 export async function dialTcpConn(address: TcpAddress, options: DialTcpOptions = {}): Promise<Deno.TcpConn> {
   const { hostname = "127.0.0.1", port } = address;
   const { signal } = options;
-  await loadSodium();
   signal?.throwIfAborted();
+  // Begun before anything is awaited: the kernel connects while the caller computes its first message.
+  const loaded = loadSodium();
   let conn: Deno.TcpConn;
   try {
     conn = await Deno.connect({ hostname, port, ...(signal && { signal }) });
@@ -55,6 +56,7 @@ export async function dialTcpConn(address: TcpAddress, options: DialTcpOptions =
     });
   }
   conn.setNoDelay(true);
+  await loaded;
   return conn;
 }
 

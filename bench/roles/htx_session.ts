@@ -17,6 +17,8 @@ const [role, phases = "", info = "{}"] = Deno.args;
 const TOTAL = Number(Deno.env.get("TOTAL") ?? 2 ** 30);
 const SECS = Number(Deno.env.get("SECS") ?? 2);
 const CHUNK = 65_536;
+/** Bytes of the memory that a bulk phase is read into. */
+const SINK = 262_144;
 const MESSAGE = 64;
 const DEPTH = 64;
 
@@ -27,10 +29,19 @@ function say(line: string): void {
 async function answer(stream: HtxStream): Promise<void> {
   const first = await stream.read();
   if (first === null) return;
-  if (first[0] === 0x42) return await sink(stream, first.length - 1, () => stream.read());
+  if (first[0] === 0x42) {
+    const into = new Uint8Array(SINK);
+    return await sink(stream, first.length - 1, () => stream.readInto(into));
+  }
   if (first[0] === 0x53) {
-    const reader = stream.readable.getReader();
-    return await sink(stream, first.length - 1, async () => (await reader.read()).value ?? null);
+    const reader = stream.readable.getReader({ mode: "byob" });
+    let buffer = new ArrayBuffer(SINK);
+    return await sink(stream, first.length - 1, async () => {
+      const { value } = await reader.read(new Uint8Array(buffer));
+      if (value === undefined) return null;
+      buffer = value.buffer;
+      return value.length || null;
+    });
   }
   if (first.length > 1) {
     await stream.write(first.subarray(1), { end: stream.receiveEnded && stream.receivedBytes === 0 });
@@ -43,16 +54,11 @@ async function answer(stream: HtxStream): Promise<void> {
   }
 }
 
-async function sink(
-  stream: HtxStream,
-  already: number,
-  read: () => Promise<Uint8Array | null>,
-): Promise<void> {
-  let got = already;
-  while (got < TOTAL) {
-    const chunk = await read();
-    if (chunk === null) return;
-    got += chunk.length;
+async function sink(stream: HtxStream, already: number, read: () => Promise<number | null>): Promise<void> {
+  for (let got = already; got < TOTAL;) {
+    const length = await read();
+    if (length === null) return;
+    got += length;
   }
   await stream.write(new Uint8Array(1), { end: true });
 }
