@@ -429,9 +429,11 @@ export class HtxConnection implements AsyncDisposable {
   }
 
   #onClosing(_info: CloseInfo, error: HtxError | undefined): void {
-    const why = error ?? new HtxError("CLOSED", "Connection has ended");
-    for (const waiter of this.#slots.splice(0)) waiter.reject(why);
-    for (const ping of this.#pings.splice(0)) ping.done.reject(why);
+    if (this.#slots.length > 0 || this.#pings.length > 0) {
+      const why = error ?? new HtxError("CLOSED", "Connection has ended");
+      for (const waiter of this.#slots.splice(0)) waiter.reject(why);
+      for (const ping of this.#pings.splice(0)) ping.done.reject(why);
+    }
     this.#wakeIncoming();
     this.#flushSoon();
     if (this.#writeSince !== undefined) {

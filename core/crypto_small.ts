@@ -57,7 +57,7 @@ export class SplitCrypto implements CryptoBackend {
   /** @inheritdoc */
   chacha20Poly1305(key: Uint8Array): Aead {
     requireBytes("make cipher", "key", key, KEY_LENGTH);
-    return new SplitAead(this.#backend.chacha20Poly1305(key), key);
+    return new SplitAead(this.#backend, key);
   }
 
   /** @inheritdoc */
@@ -100,19 +100,26 @@ export class SplitCrypto implements CryptoBackend {
 }
 
 class SplitAead implements Aead {
-  readonly #large: Aead;
+  readonly #backend: CryptoBackend;
   #key: Bytes | undefined;
+  /** Made for the first frame that is not small: a key of a handshake never sees one. */
+  #large: Aead | undefined;
 
-  constructor(large: Aead, key: Uint8Array) {
-    this.#large = large;
+  constructor(backend: CryptoBackend, key: Uint8Array) {
+    this.#backend = backend;
     this.#key = new Uint8Array(key);
+  }
+
+  #forLarge(): Aead {
+    if (this.#key === undefined) throw new TypeError("Cannot use key: it was wiped");
+    return this.#large ??= this.#backend.chacha20Poly1305(this.#key);
   }
 
   seal(nonce: Uint8Array, aad: Uint8Array, plaintext: Uint8Array, out: Uint8Array, offset: number): void {
     if (
       small === undefined || this.#key === undefined || plaintext.length > small.maxLength ||
       aad.length > MAX_SMALL_AAD || nonce.length !== 12 || offset + plaintext.length + TAG_LENGTH > out.length
-    ) return this.#large.seal(nonce, aad, plaintext, out, offset);
+    ) return this.#forLarge().seal(nonce, aad, plaintext, out, offset);
     small.seal(this.#key, nonce, aad, plaintext, out, offset);
   }
 
@@ -120,13 +127,13 @@ class SplitAead implements Aead {
     if (
       small === undefined || this.#key === undefined || sealed.length > small.maxLength + TAG_LENGTH ||
       sealed.length < TAG_LENGTH || aad.length > MAX_SMALL_AAD || nonce.length !== 12
-    ) return this.#large.open(nonce, aad, sealed);
+    ) return this.#forLarge().open(nonce, aad, sealed);
     return small.open(this.#key, nonce, aad, sealed);
   }
 
   wipe(): void {
     this.#key?.fill(0);
     this.#key = undefined;
-    this.#large.wipe();
+    this.#large?.wipe();
   }
 }

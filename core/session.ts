@@ -600,9 +600,10 @@ export class HtxSession {
     this.#conclude(
       { code: closeCodeName(closeCode), closeCode, reason, remote: true },
       orderly ? undefined : remoteError(closeCode, reason),
-      closeCode === CloseCode.NO_ERROR
-        ? new HtxError("CANCELLED", "Stream ended: the peer closed the session", { remote: true })
-        : remoteError(closeCode, reason),
+      () =>
+        closeCode === CloseCode.NO_ERROR
+          ? new HtxError("CANCELLED", "Stream ended: the peer closed the session", { remote: true })
+          : remoteError(closeCode, reason),
     );
   }
 
@@ -673,7 +674,7 @@ export class HtxSession {
     this.#conclude(
       { code: closeCodeName(closeCode), closeCode, reason: short, remote: false },
       undefined,
-      new HtxError("CANCELLED", "Stream ended: the session was closed"),
+      () => new HtxError("CANCELLED", "Stream ended: the session was closed"),
       true,
     );
   }
@@ -830,12 +831,12 @@ export class HtxSession {
     this.#conclude(
       { code: closeCodeName(error.closeCode), closeCode: error.closeCode, reason: "", remote: error.remote },
       error,
-      error,
+      () => error,
     );
   }
 
   /** The one way into the end: streams are told, then the owner. With `flush`, queued data that fits its window still goes out. */
-  #conclude(info: CloseInfo, error: HtxError | undefined, streamError: HtxError, flush = false): void {
+  #conclude(info: CloseInfo, error: HtxError | undefined, streamError: () => HtxError, flush = false): void {
     if (this.closing) return;
     this.closeInfo = info;
     this.error = error;
@@ -849,6 +850,7 @@ export class HtxSession {
     this.#pongs = 0;
     this.#padding = -1;
     if (!flush) this.#ready.length = this.#resets.length = 0;
+    let why: HtxError | undefined; // most sessions end with no stream open, and an error costs as much as a frame
     for (const stream of [...this.#streams.values(), ...this.#unopened]) {
       if (stream._finished) continue; // by a listener that was told of another one
       stream._flushing = flush && stream._ready;
@@ -857,11 +859,12 @@ export class HtxSession {
         this.#finish(stream, undefined); // its end is on its way, nothing is missing
         continue;
       }
-      stream.error = new HtxError(streamError.code, streamError.message, {
+      why ??= streamError();
+      stream.error = new HtxError(why.code, why.message, {
         streamId: stream.id,
-        remote: streamError.remote,
-        closeCode: streamError.closeCode,
-        cause: streamError.cause,
+        remote: why.remote,
+        closeCode: why.closeCode,
+        cause: why.cause,
       });
       stream._dropped = true;
       if (!stream._flushing) stream._send.clear();

@@ -85,25 +85,10 @@ if (role === "server") {
     };
   };
   for (const phase of phases.split(",")) {
-    if (phase === "dial" || phase === "dialhybrid") {
-      const once = async () => {
-        const connection = await dial(phase === "dial" ? "off" : "require");
-        connection.abort();
-      };
-      for (let i = 0; i < 20; i++) await once();
-      say("START " + phase);
-      let n = 0;
-      const t0 = performance.now();
-      for (; performance.now() - t0 < SECS * 1000; n++) await once();
-      say(`END ${phase} ` + JSON.stringify({ rps: n / (performance.now() - t0) * 1000 }));
-      continue;
-    }
-    if (phase === "dialclose" || phase === "dialclosehybrid") { // a byte each way proves that both sides are done
+    if (phase === "dialclose" || phase === "dialclosehybrid") {
+      // The server's CLOSE, sealed with its keys, proves that both sides were through.
       const once = async () => {
         const connection = await dial(phase === "dialclose" ? "off" : "require");
-        const stream = await connection.createBidirectionalStream();
-        await stream.write(new Uint8Array([0x45, 1]), { end: true });
-        await stream.read();
         await connection.close();
       };
       for (let i = 0; i < 20; i++) await once();
@@ -205,5 +190,5 @@ if (role === "server") {
     }
     await connection.close();
   }
-  Deno.exit(0);
+  if (Deno.env.get("PROF") === undefined) Deno.exit(0);
 }
