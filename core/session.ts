@@ -46,6 +46,7 @@ import { FRAME_OVERHEAD, FrameSealer } from "./sealer.ts";
 import { CONTROL_STREAM_ID, SessionStream } from "./session_stream.ts";
 import type { CloseInfo, SessionEvents, SessionOptions, SessionStats } from "./session_types.ts";
 import { encodeVarint, MAX_VARINT } from "./varint.ts";
+import { ReceiveWindows } from "./windows.ts";
 
 /** Bytes of data in a PING that asks or answers (HTX 1.1 §3). */
 export const MAX_PING_DATA_LENGTH = 32;
@@ -122,8 +123,6 @@ export class HtxSession {
   #localCount = 0;
   #control: "none" | "open" | "done" = "none";
   #draining = false;
-  #budget: number;
-  #lastTarget = INITIAL_WINDOW;
 
   // What is due to be sent, in the order in which it goes out.
   readonly #ready: SessionStream[] = [];
@@ -144,6 +143,7 @@ export class HtxSession {
   #closeReceived = false;
   #deaf = false;
   #ended = false;
+  readonly #windows: ReceiveWindows;
   readonly #load: LoadGuard = new LoadGuard();
 
   // Time.
@@ -155,7 +155,6 @@ export class HtxSession {
   #paddingAt: number | undefined;
   /** KEY_UPDATEs sealed in this call of `fill` that nobody has been told of. */
   #updates = 0;
-  #rtt: number | undefined;
   #probe: { readonly data: Uint8Array; readonly at: number } | undefined;
   #probeCount = 0;
 
@@ -175,7 +174,7 @@ export class HtxSession {
     const toClient = new TrafficKeys(crypto, "server-to-client", server, handshakeHash);
     this.#receiveKeys = this.role === "client" ? toClient : toServer;
     this.#nextLocalId = this.role === "client" ? 1 : 4;
-    this.#budget = this.limits.receiveBudget;
+    this.#windows = new ReceiveWindows(this.limits);
     const now = this.#now();
     this.#sealer = new FrameSealer(
       this.role === "client" ? toServer : toClient,
@@ -220,7 +219,7 @@ export class HtxSession {
 
   /** The last measured round trip in ms; `undefined` where none was. */
   get roundTrip(): number | undefined {
-    return this.#rtt;
+    return this.#windows.roundTrip;
   }
 
   /** Stream data that the peer may have under way: its credit on the streams that are open, and on those it may yet open. */
@@ -431,6 +430,7 @@ export class HtxSession {
     this.stats.dataReceived += data.length;
     if (data.length > 0) {
       if (stream._creditedAt === 0) stream._creditedAt = this.#now();
+      this.#windows.data(stream);
       stream._receive.push(data);
     }
     if (end) {
@@ -544,7 +544,7 @@ export class HtxSession {
       return;
     }
     if (this.#probe !== undefined && sameBytes(data, this.#probe.data)) {
-      this.#rtt = Math.max(0, this.#now() - this.#probe.at);
+      this.#windows.measured(Math.max(0, this.#now() - this.#probe.at));
       this.#probe = undefined;
     } else if (this.#keepaliveAsked !== undefined && sameBytes(data, this.#keepaliveAsked.data)) {
       this.#keepaliveAsked = undefined;
@@ -785,9 +785,7 @@ export class HtxSession {
     stream._finished = true;
     if (stream._id === 0) this.#unopened.delete(stream);
     else this.#streams.delete(stream._id);
-    this.#budget += stream._target - INITIAL_WINDOW;
-    if (stream._target > INITIAL_WINDOW) this.#lastTarget = stream._target;
-    stream._target = INITIAL_WINDOW;
+    this.#windows.ended(stream);
     if (stream._id === CONTROL_STREAM_ID) {
       this.#control = "done";
     } else {
@@ -1028,25 +1026,8 @@ export class HtxSession {
   #sealCredit(stream: SessionStream, into: Uint8Array, at: number, now: number): number {
     stream._creditDue = false;
     if (stream._finished || stream._receiveEnded) return at;
-    // A window that was half read in less than a round trip or two holds the sender up: bandwidth × delay is more.
-    const elapsed = now - stream._creditedAt;
-    const room = this.limits.maxStreamWindow - stream._target;
-    let growth = 0;
-    if (room > 0 && this.#budget > 0) {
-      // A stream that comes to half its first window starts where the session's last large one got to.
-      if (stream._target < this.#lastTarget) {
-        growth = Math.min(room, this.#budget, this.#lastTarget - stream._target);
-      } else if (this.#rtt === undefined) this.#measureRoundTrip(now);
-      else if (elapsed < 2 * this.#rtt) {
-        growth = Math.min(room, this.#budget, stream._target);
-        this.#measureRoundTrip(now);
-      }
-    }
-    this.#budget -= growth;
-    stream._target += growth;
-    const increment = stream._consumed + growth;
-    stream._consumed = 0;
-    stream._creditedAt = now;
+    const increment = this.#windows.credit(stream, now, () => this.#measureRoundTrip(now));
+    if (increment === 0) return at;
     stream._receiveWindow += increment;
     this.stats.windowUpdatesSent++;
     return this.#sealer.seal(FrameType.WINDOW_UPDATE, stream._id, encodeVarint(increment), into, at, now);
