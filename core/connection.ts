@@ -39,6 +39,12 @@ const FLUSH_TURNS = 3;
 /** Turns after which a flush goes out however the application goes on. */
 const MAX_FLUSH_TURNS = 256;
 
+/**
+ * A small write that is due so soon after another waits for the event loop to turn, in ms: a server that handles its
+ * requests one by one gets all their frames into one write. One that has time writes at once.
+ */
+const BUSY_MS = 0.1;
+
 const EMPTY = /* @__PURE__ */ new Uint8Array(0);
 const RESOLVED: Promise<void> = /* @__PURE__ */ Promise.resolve();
 
@@ -48,7 +54,11 @@ export interface Clock {
   now(): number;
   /** Calls `callback` once after `delay` ms, and returns what takes that back. */
   setTimer(delay: number, callback: () => void): () => void;
+  /** Resolves when the event loop has turned, in microseconds; left out where there is no telling. */
+  turn?(): Promise<void>;
 }
+
+const { setImmediate } = /* @__PURE__ */ globalThis as { setImmediate?: (callback: () => void) => unknown };
 
 const SYSTEM_CLOCK: Clock = {
   now: () => performance.now(),
@@ -56,6 +66,7 @@ const SYSTEM_CLOCK: Clock = {
     const id = setTimeout(callback, Math.min(Math.ceil(delay), 2 ** 31 - 1));
     return () => clearTimeout(id);
   },
+  ...setImmediate && { turn: () => new Promise<void>((resolve) => setImmediate(resolve)) },
 };
 
 /** What the handshake below a connection was. */
@@ -157,6 +168,8 @@ export class HtxConnection implements AsyncDisposable {
   #pending: Uint8Array;
   #flushing = false;
   #writeSince: number | undefined;
+  /** When the last write was through. */
+  #wroteAt = -Infinity;
   #timer: (() => void) | undefined;
   #timerAt = Infinity;
   #reading: Promise<void> = RESOLVED;
@@ -484,9 +497,17 @@ export class HtxConnection implements AsyncDisposable {
     }
   }
 
+  /** Whether what is due may wait for what is written before the event loop turns. */
+  #mayWait(): boolean {
+    const session = this.#session;
+    return this.#clock.turn !== undefined && this.#clock.now() - this.#wroteAt < BUSY_MS &&
+      !session.creditDue && !session.closing && session.outputSize(SMALL_BATCH) < SMALL_BATCH;
+  }
+
   async #flush(): Promise<void> {
     const session = this.#session;
     await this.#gathered();
+    if (this.#mayWait()) await this.#clock.turn?.();
     try {
       while ((session.outputDue || this.#pending.length > 0) && !this.#ending) {
         const head = this.#pending;
@@ -502,6 +523,7 @@ export class HtxConnection implements AsyncDisposable {
           this.#writeSince = session.lastFill;
           this.#arm();
           await this.#carrier.write(buffer.subarray(0, length));
+          this.#wroteAt = this.#clock.now();
           this.#writeSince = undefined;
           // Less than a frame came in meanwhile: who wrote it may be about to write more.
           if (session.outputDue && session.outputSize(MAX_PLAINTEXT_LENGTH) < MAX_PLAINTEXT_LENGTH) {
