@@ -94,7 +94,7 @@ function pairs(list: readonly Pair[], work: Work, limitMs: number): OpenGroup {
 
 function sessionPairs(work: Work): readonly Pair[] {
   const { peers, seconds } = work;
-  const total = Math.max(32, Math.round(256 * seconds)) * 2 ** 20;
+  const total = Math.max(32, Math.round(1024 * seconds)) * 2 ** 20;
   const env = { SECS: `${seconds}`, TOTAL: `${total}` };
   const htx = (variant: string, rename: Record<string, string> = {}): Omit<Pair, "phases"> => ({
     variant,
