@@ -34,7 +34,7 @@ const WORTH_RELEASING = 4096;
  * Gives memory back at once where `bytes` is all there is on it and it is much; nobody may look at it any more. Frames of
  * 64 KiB that are left to the garbage collector make it mark the whole heap ten times a second.
  */
-export function release(bytes: Uint8Array): void {
+export function releaseBytes(bytes: Uint8Array): void {
   const { buffer, byteLength } = bytes;
   if (byteLength < WORTH_RELEASING || buffer.byteLength !== byteLength) return;
   if (buffer instanceof ArrayBuffer) buffer.transfer?.(0);

@@ -8,7 +8,7 @@
  */
 
 import type * as NodeCrypto from "node:crypto";
-import { release } from "./bytes.ts";
+import { releaseBytes } from "./bytes.ts";
 import type { Aead, Bytes, CryptoBackend, DhPrivateKey, Encapsulation, KemPrivateKey } from "./crypto.ts";
 import {
   DH_LENGTH,
@@ -166,7 +166,7 @@ class NativeAead implements Aead {
     if (plaintext.length > 0) {
       const ciphertext = cipher.update(plaintext);
       out.set(ciphertext, offset);
-      release(ciphertext);
+      releaseBytes(ciphertext);
     }
     cipher.final(); // RFC 8439 §2.8: a stream cipher, nothing is held back
     out.set(cipher.getAuthTag(), offset + plaintext.length);

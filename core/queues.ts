@@ -4,7 +4,7 @@
  * @module
  */
 
-import { release } from "./bytes.ts";
+import { releaseBytes } from "./bytes.ts";
 import type { Bytes } from "./crypto.ts";
 import { MAX_PLAINTEXT_LENGTH } from "./frame.ts";
 
@@ -259,7 +259,7 @@ export class ReceiveQueue {
       this.shift();
       into.set(chunk, at);
       at += chunk.length;
-      release(chunk);
+      releaseBytes(chunk);
     }
     if (at > 0 || chunk === undefined) return at;
     into.set(chunk.subarray(0, into.length));

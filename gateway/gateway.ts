@@ -652,11 +652,12 @@ class Exchange {
       // Of a length that is known and allowed, and here in no time: nothing to watch on its way.
       this.#direct = true;
       this.#bytesIn = length;
-      return { ...head, body };
+      return { ...head, body, bodyGiven: true };
     }
     return {
       ...head,
       body: this.#upload(body),
+      bodyGiven: true,
       ...(requestTrailers !== undefined && { trailers: requestTrailers }),
     };
   }

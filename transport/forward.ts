@@ -27,6 +27,7 @@ import {
   fromUtf8,
   HtxError,
   type HtxStream,
+  releaseBytes,
   utf8,
 } from "../core/mod.ts";
 import type { StreamHandler } from "./server.ts";
@@ -296,6 +297,7 @@ async function join(io: ByteIo, stream: HtxStream): Promise<void> {
       const chunk = await stream.read();
       if (chunk === null) return await io.closeWrite();
       await io.write(chunk);
+      releaseBytes(chunk);
     }
   };
   await Promise.all([out().catch(fail), back().catch(fail)]);

@@ -26,6 +26,13 @@ import { TunnelStream } from "./tunnel.ts";
 export interface HttpRequestParts extends HttpRequestHead {
   /** The content. @default {null} */
   readonly body?: HttpContent | null;
+  /**
+   * Whether the chunks of a streamed content are given away with it: their memory is used again once they are sent. For
+   * content whose chunks nobody else looks at.
+   *
+   * @default {false}
+   */
+  readonly bodyGiven?: boolean;
   /** Trailer lines, or a function that gives them when the content has been sent. */
   readonly trailers?: HttpTrailers;
 }
@@ -72,6 +79,7 @@ export async function exchangeOverStream(
     stream,
     head: { request },
     content: body,
+    given: request.bodyGiven ?? false,
     trailers: request.trailers,
     omitContent: false,
     headSent: false,

@@ -327,6 +327,31 @@ Deno.test("a large body in hand is written without being copied behind the head"
   assertEquals(pair.server.writes.map(({ length }) => length), [8, 100_000, 2]);
 });
 
+Deno.test("a body that is given away arrives whole, and its memory is used again", async () => {
+  for (const bodyGiven of [false, true]) {
+    const chunks = [10, 70_000, 65_536, 3, 65_536].map((length, i) => new Uint8Array(length).fill(i + 1));
+    const whole = concat(...chunks);
+    const rest = [...chunks];
+    const body = new ReadableStream<Uint8Array>({
+      pull: (controller) => {
+        const chunk = rest.shift();
+        if (chunk === undefined) controller.close();
+        else controller.enqueue(chunk);
+      },
+    });
+    let received: Uint8Array | undefined;
+    const { response, served } = run(async (request) => {
+      received = await request.bytes();
+      return new Response(null, { status: 204 });
+    }, { ...POST, body, bodyGiven });
+    assertEquals((await response).status, 204);
+    await served;
+    assertEquals(received, whole);
+    const left = bodyGiven ? [10, 0, 0, 3, 0] : [10, 70_000, 65_536, 3, 65_536];
+    assertEquals(chunks.map(({ length }) => length), left);
+  }
+});
+
 Deno.test("HttpBody.bytes() stops at its limit and cancels the rest", async () => {
   const pair = streamPair();
   const served = serveHttpStream(pair.server, () => new Response(new Uint8Array(100_000)), strict);

@@ -5,7 +5,7 @@
  * @module
  */
 
-import { HtxError, utf8 } from "../../core/mod.ts";
+import { HtxError, releaseBytes, utf8 } from "../../core/mod.ts";
 import { HttpBody } from "./body.ts";
 import {
   type AnyHead,
@@ -42,6 +42,8 @@ export interface Outgoing {
   readonly head: AnyHead;
   /** Its content. */
   readonly content: HttpContent | null | undefined;
+  /** Whether the chunks of a streamed content are ours, memory and all. */
+  readonly given: boolean;
   /** Its trailer section. */
   readonly trailers?: HttpTrailers | undefined;
   /** Whether the content is left out (HEAD, 204, 304). */
@@ -246,6 +248,7 @@ class StreamedContent {
       : encodeShared(message.head, { announce: data.length });
     message.headSent = true;
     await Promise.all([stream.write(before), stream.write(data)]);
+    if (message.given) releaseBytes(data);
   }
 
   async #end(trailers: readonly HttpField[] | undefined): Promise<void> {

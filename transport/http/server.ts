@@ -291,6 +291,7 @@ class ServerExchange implements HttpExchangeInfo {
       stream: this.#stream,
       head: { response, continued: this.#informational > 0 },
       content: response.body,
+      given: false,
       trailers: response.trailers,
       omitContent: method === "HEAD" || status === 204 || status === 304,
       headSent: false,
