@@ -218,7 +218,7 @@ export class HtxConnection implements AsyncDisposable {
     duplex.limitReceive?.(() => this.#session.receiveCredit);
     if (this.#pending.length > 0) this.#flushSoon();
     this.#reading = this.#receiveAll();
-    this.#arm();
+    if (!this.#flushing) this.#arm();
   }
 
   /** Counters, live. */
@@ -521,8 +521,9 @@ export class HtxConnection implements AsyncDisposable {
         if (length > 0) {
           this.#writes++;
           this.#writeSince = session.lastFill;
-          this.#arm();
-          await this.#carrier.write(buffer.subarray(0, length));
+          const written = this.#carrier.write(buffer.subarray(0, length));
+          this.#arm(); // once the bytes are on their way: it need not hold them up
+          await written;
           this.#wroteAt = this.#clock.now();
           this.#writeSince = undefined;
           // Less than a frame came in meanwhile: who wrote it may be about to write more.

@@ -8,7 +8,7 @@
  */
 
 import type * as NodeCrypto from "node:crypto";
-import { releaseBytes } from "./bytes.ts";
+import { releaseBytes, timingSafeEqual } from "./bytes.ts";
 import type { Aead, Bytes, CryptoBackend, DhPrivateKey, Encapsulation, KemPrivateKey } from "./crypto.ts";
 import {
   DH_LENGTH,
@@ -210,7 +210,7 @@ class NativeDhKey implements DhPrivateKey {
   dh(peerPublicKey: Uint8Array): Bytes | undefined {
     requireBytes("make shared value", "public key", peerPublicKey, DH_LENGTH);
     const privateKey = live(this.#key);
-    const publicKey = this.#node.createPublicKey({ key: toSpki(peerPublicKey), format: "der", type: "spki" });
+    const publicKey = importPublicKey(this.#node, peerPublicKey);
     try {
       const shared = owned(this.#node.diffieHellman({ privateKey, publicKey }));
       return isZero(shared) ? undefined : shared;
@@ -233,6 +233,18 @@ function toSpki(publicKey: Uint8Array): DerKey {
   spki.set(SPKI_PREFIX);
   spki.set(publicKey, SPKI_PREFIX.length);
   return spki as DerKey;
+}
+
+/** The public key imported last: a handshake uses the peer's ephemeral one twice in a row. */
+let lastImport:
+  | { readonly node: NodeCryptoModule; readonly raw: Bytes; readonly key: NodeCrypto.KeyObject }
+  | undefined;
+
+function importPublicKey(node: NodeCryptoModule, raw: Uint8Array): NodeCrypto.KeyObject {
+  if (lastImport?.node === node && timingSafeEqual(lastImport.raw, raw)) return lastImport.key;
+  const key = node.createPublicKey({ key: toSpki(raw), format: "der", type: "spki" });
+  lastImport = { node, raw: new Uint8Array(raw), key };
+  return key;
 }
 
 /** The 32 bytes of a public KeyObject. */
