@@ -540,7 +540,7 @@ export class HtxConnection implements AsyncDisposable {
       this.#writeSince = undefined;
       this.#flushing = false;
     }
-    if (session.closing) this.#arm();
+    this.#arm();
     if (session.done) this.#endSoon();
   }
 

@@ -543,12 +543,12 @@ Deno.test("e-16: random and mutated tickets: none is admitted, none throws, memo
     const result = await verifier.verify(mutated, { address });
     assert(!result.ok, mutated);
     assert(result.reason !== "store-failed" && result.reason !== "replayed");
-    if (i === cases >> 1) before = usedHeap();
+    if (i === cases >> 1) before = await usedHeap();
   }
   assertEquals(replay.size, 0);
   assert(limiter.size <= 65_536);
   assert(steps > 0, "some came as far as the key exchange");
-  const grown = usedHeap() - before;
+  const grown = await usedHeap() - before;
   assert(grown < 8 * 2 ** 20, `the heap grew by ${grown} bytes in the second half`);
   assert((await verifier.verify(good[0]!, { address: "192.0.2.1" })).ok);
 });
