@@ -1,5 +1,5 @@
 /**
- * `Promise.withResolvers`, which Node has since 22 and older browsers lack.
+ * `Promise.withResolvers`, which Node has since 22 and older browsers lack, and a wait that has an end.
  *
  * @module
  */
@@ -13,4 +13,15 @@ export function deferred<T>(): PromiseWithResolvers<T> {
     reject = no;
   });
   return { promise, resolve, reject };
+}
+
+/** Settles as `promise` does, or resolves after `ms`; leaves no timer behind. */
+export async function within(promise: Promise<unknown>, ms: number): Promise<void> {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const late = new Promise<void>((resolve) => timer = setTimeout(resolve, ms));
+  try {
+    await Promise.race([promise, late]);
+  } finally {
+    clearTimeout(timer);
+  }
 }

@@ -8,6 +8,7 @@
  */
 
 import { getLogger, type Logger } from "@logtape/logtape";
+import { within } from "../core/_deferred.ts";
 import { type HtxConnection, HtxError, type HtxStream } from "../core/mod.ts";
 import { KeyPair } from "../noise/mod.ts";
 import {
@@ -272,16 +273,15 @@ export class Gateway implements AsyncDisposable {
    */
   async shutdown(options: { graceMs?: number } = {}): Promise<void> {
     this.#stopping = true;
-    if (this._running.size + this.#held.size > 0) {
-      const idle = this.#idle ??= Promise.withResolvers<void>();
-      let timer: ReturnType<typeof setTimeout> | undefined;
-      const late = new Promise<void>((resolve) => {
-        if (options.graceMs !== undefined) timer = setTimeout(resolve, options.graceMs);
-      });
-      await Promise.race([idle.promise, late]);
-      clearTimeout(timer);
-    }
+    await this.#quiet(options.graceMs);
     await this.close();
+  }
+
+  /** Waits until nothing runs any more, no longer than `graceMs`. */
+  async #quiet(graceMs: number | undefined): Promise<void> {
+    if (this._running.size + this.#held.size === 0) return;
+    const idle = this.#idle ??= Promise.withResolvers<void>();
+    await (graceMs === undefined ? idle.promise : within(idle.promise, graceMs));
   }
 
   /** Ends everything at once. */
@@ -292,14 +292,8 @@ export class Gateway implements AsyncDisposable {
     this.#sweeper = undefined;
     for (const exchange of [...this._running]) exchange.giveUp("stopping");
     for (const cut of [...this.#held]) cut();
-    if (this._running.size + this.#held.size > 0) {
-      // What was cut lets go of what it holds before the sessions below it end; whoever does not is left behind.
-      const idle = this.#idle ??= Promise.withResolvers<void>();
-      let timer: ReturnType<typeof setTimeout> | undefined;
-      const late = new Promise<void>((resolve) => timer = setTimeout(resolve, CUT_GRACE_MS));
-      await Promise.race([idle.promise, late]);
-      clearTimeout(timer);
-    }
+    // What was cut lets go of what it holds before the sessions below it end; whoever does not is left behind.
+    await this.#quiet(CUT_GRACE_MS);
     await this._pool.close();
     clearTimeout(this.#sweeper);
     this.#sweeper = undefined;

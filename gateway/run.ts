@@ -5,6 +5,7 @@
  */
 
 import { getLogger } from "@logtape/logtape";
+import { within } from "../core/_deferred.ts";
 import { fromHex, HtxError } from "../core/mod.ts";
 import { KeyPair } from "../noise/mod.ts";
 import {
@@ -233,9 +234,7 @@ export async function runGateway(config: GatewayConfig, options: RunOptions = {}
       const frontEnd = front.shutdown();
       await gateway.shutdown({ graceMs: current.limits.shutdown_ms });
       // Cut answers still have to reach their clients.
-      let timer: ReturnType<typeof setTimeout> | undefined;
-      await Promise.race([frontEnd, new Promise((resolve) => timer = setTimeout(resolve, CUT_MS))]);
-      clearTimeout(timer);
+      await within(frontEnd, CUT_MS);
       await ended();
     };
     const running: RunningGateway = {

@@ -4,6 +4,7 @@
  * @module
  */
 
+import { within } from "../core/_deferred.ts";
 import type { ByteIo, Bytes } from "../core/mod.ts";
 
 /** Length of the `uint16 length` before each message. */
@@ -197,14 +198,11 @@ export class HandedOver implements ByteIo {
 
 /** Ends with a FIN where the duplex still can, then for good. Never throws. */
 export async function endQuietly(io: ByteIo): Promise<void> {
-  let timer: ReturnType<typeof setTimeout> | undefined;
-  const late = new Promise<void>((resolve) => timer = setTimeout(resolve, FIN_GRACE_MS));
   try {
-    await Promise.race([io.closeWrite(), late]);
+    await within(io.closeWrite(), FIN_GRACE_MS);
   } catch {
     // it was broken already
   } finally {
-    clearTimeout(timer);
     io.close();
   }
 }

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { deferred } from "../core/_deferred.ts";
+import { deferred, within } from "../core/_deferred.ts";
 import {
   type Bytes,
   concat,
@@ -265,10 +265,7 @@ export class HtxServer implements AsyncDisposable {
     this.#stop();
     for (const connection of this.#connections) connection.drain().catch(() => {}); // told by `closed`
     if (options.graceMs === undefined) return await this.finished;
-    let timer: ReturnType<typeof setTimeout> | undefined;
-    const late = new Promise<void>((resolve) => timer = setTimeout(resolve, options.graceMs));
-    await Promise.race([this.finished, late]);
-    clearTimeout(timer);
+    await within(this.finished, options.graceMs);
     for (const connection of this.#connections) this.#track(connection.close({ code: "GOING_AWAY" }));
     await this.finished;
   }

@@ -12,7 +12,7 @@
  * @module
  */
 
-import { deferred } from "../core/_deferred.ts";
+import { deferred, within } from "../core/_deferred.ts";
 import { type ByteIo, type Duplex, type DuplexAddr, HtxError } from "../core/mod.ts";
 import { ioDuplex } from "./duplex.ts";
 import type { DuplexListener } from "./listener.ts";
@@ -177,10 +177,7 @@ class WebSocketIo implements ByteIo {
     if (this.#socket.readyState === CONNECTING) await this.#opened.promise;
     await this.#drain(0);
     closeSocket(this.#socket, CLOSE_NORMAL);
-    let timer: ReturnType<typeof setTimeout> | undefined;
-    const late = new Promise<void>((resolve) => timer = setTimeout(resolve, CLOSE_TIMEOUT_MS));
-    await Promise.race([this.#closed.promise, late]);
-    clearTimeout(timer);
+    await within(this.#closed.promise, CLOSE_TIMEOUT_MS);
     this.#ended = true;
     this.#wake();
   }
