@@ -500,14 +500,14 @@ export class HtxConnection implements AsyncDisposable {
   /** Whether what is due may wait for what is written before the event loop turns. */
   #mayWait(): boolean {
     const session = this.#session;
-    return this.#clock.turn !== undefined && this.#clock.now() - this.#wroteAt < BUSY_MS &&
-      !session.creditDue && !session.closing && session.outputSize(SMALL_BATCH) < SMALL_BATCH;
+    return this.#clock.now() - this.#wroteAt < BUSY_MS && !session.creditDue && !session.closing &&
+      session.outputSize(SMALL_BATCH) < SMALL_BATCH;
   }
 
   async #flush(): Promise<void> {
     const session = this.#session;
     await this.#gathered();
-    if (this.#mayWait()) await this.#clock.turn?.();
+    if (this.#clock.turn !== undefined && this.#mayWait()) await this.#clock.turn();
     try {
       while ((session.outputDue || this.#pending.length > 0) && !this.#ending) {
         const head = this.#pending;

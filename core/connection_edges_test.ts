@@ -168,16 +168,23 @@ Deno.test("a listener for keys that throws harms nobody, whichever side replaced
   assert((await assertRejects(() => connection.closed, HtxError)).code === "CLOSED");
 });
 
+/** A server's connection over web streams alone, and the test's ends of them. */
+function overStreams(clock?: ManualClock) {
+  const there = new TransformStream<Uint8Array, Uint8Array>();
+  const back = new TransformStream<Uint8Array, Uint8Array>();
+  const connection = new HtxConnection({ readable: there.readable, writable: back.writable }, {
+    role: "server",
+    keys: testKeys(),
+    remoteStatic: new Uint8Array(32),
+    handshake: { protocol: "test", hybrid: false, hash: new Uint8Array(32) },
+    clock,
+  });
+  return { there, back, connection };
+}
+
 Deno.test("over web streams, too, a frame too large is answered with CLOSE, and what came before it counts", async () => {
   for (const [tail, code] of [["010000", "FRAME_TOO_LARGE"], ["close", "NO_ERROR"]] as const) {
-    const there = new TransformStream<Uint8Array, Uint8Array>();
-    const back = new TransformStream<Uint8Array, Uint8Array>();
-    const connection = new HtxConnection({ readable: there.readable, writable: back.writable }, {
-      role: "server",
-      keys: testKeys(),
-      remoteStatic: new Uint8Array(32),
-      handshake: { protocol: "test", hybrid: false, hash: new Uint8Array(32) },
-    });
+    const { there, back, connection } = overStreams();
     const streams = Array.fromAsync(connection.incomingBidirectionalStreams).catch(() => []);
     const peer = new RawPeer("server");
     const writer = there.writable.getWriter();
@@ -215,15 +222,7 @@ Deno.test("a write that was still to go out behind close() is told when the dupl
 
 Deno.test("over web streams, too, a begun frame that does not arrive in 30 s ends the session", async () => {
   const clock = new ManualClock();
-  const there = new TransformStream<Uint8Array, Uint8Array>();
-  const back = new TransformStream<Uint8Array, Uint8Array>();
-  const connection = new HtxConnection({ readable: there.readable, writable: back.writable }, {
-    role: "server",
-    keys: testKeys(),
-    remoteStatic: new Uint8Array(32),
-    handshake: { protocol: "test", hybrid: false, hash: new Uint8Array(32) },
-    clock,
-  });
+  const { there, back, connection } = overStreams(clock);
   const sent = Array.fromAsync(back.readable).catch(() => []);
   const writer = there.writable.getWriter();
   await writer.write(new RawPeer("server").stream(1, "x").subarray(0, 5));

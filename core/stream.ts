@@ -51,8 +51,8 @@ export class HtxStream extends SessionStream {
   #readableController: ReadableByteStreamController | undefined;
   #writable: WritableStream<Uint8Array> | undefined;
   #writableController: WritableStreamDefaultController | undefined;
-  #reading: PromiseWithResolvers<Bytes | null> | undefined;
-  #readingInto: { readonly into: Uint8Array; readonly done: PromiseWithResolvers<number | null> } | undefined;
+  /** The read that waits, told of what arrives. */
+  #arrived: (() => void) | undefined;
   #waiting: Waiting[] | undefined;
   #closed: PromiseWithResolvers<void> | undefined;
   #abort: AbortController | undefined;
@@ -136,19 +136,30 @@ export class HtxStream extends SessionStream {
    * @throws {HtxError} when the stream was reset or the session ended before it
    */
   read(): Promise<Bytes | null> {
+    return this.#read(() => this.tryRead());
+  }
+
+  /** What `take` gives, now or once it has something. */
+  #read<T>(take: () => T | undefined): Promise<T> {
     try {
-      const chunk = this.tryRead();
-      if (chunk !== undefined) return Promise.resolve(chunk);
+      const taken = take();
+      if (taken !== undefined) return Promise.resolve(taken);
+      if (this.#arrived !== undefined) throw new TypeError("Cannot read: a read is under way");
     } catch (error) {
       return Promise.reject(error);
     }
-    if (this.#waits) return Promise.reject(new TypeError("Cannot read: a read is under way"));
-    this.#reading = deferred();
-    return this.#reading.promise;
-  }
-
-  get #waits(): boolean {
-    return this.#reading !== undefined || this.#readingInto !== undefined;
+    const { promise, resolve, reject } = deferred<T>();
+    this.#arrived = () => {
+      try {
+        const taken = take();
+        if (taken === undefined) return;
+        resolve(taken);
+      } catch (error) {
+        reject(error);
+      }
+      this.#arrived = undefined;
+    };
+    return promise;
   }
 
   /**
@@ -173,16 +184,10 @@ export class HtxStream extends SessionStream {
    * @throws {HtxError} when the stream was reset or the session ended before it
    */
   readInto(into: Uint8Array): Promise<number | null> {
-    try {
-      if (into.length === 0) throw new TypeError("Cannot read: there is no room to read into");
-      const length = this.tryReadInto(into);
-      if (length !== undefined) return Promise.resolve(length);
-      if (this.#waits) throw new TypeError("Cannot read: a read is under way");
-    } catch (error) {
-      return Promise.reject(error);
+    if (into.length === 0) {
+      return Promise.reject(new TypeError("Cannot read: there is no room to read into"));
     }
-    this.#readingInto = { into, done: deferred() };
-    return this.#readingInto.done.promise;
+    return this.#read(() => this.tryReadInto(into));
   }
 
   /**
@@ -236,26 +241,7 @@ export class HtxStream extends SessionStream {
 
   /** @internal */
   protected override onReadable(): void {
-    const reading = this.#reading;
-    if (reading === undefined) return this.#onReadableInto();
-    const chunk = this.take();
-    if (chunk !== undefined) {
-      this.#reading = undefined;
-      reading.resolve(chunk);
-    } else if (this.error !== undefined) {
-      this.#reading = undefined;
-      reading.reject(this.error);
-    }
-  }
-
-  #onReadableInto(): void {
-    const reading = this.#readingInto;
-    if (reading === undefined) return;
-    const length = this.takeInto(reading.into);
-    if (length === undefined && this.error === undefined) return;
-    this.#readingInto = undefined;
-    if (length === undefined) reading.done.reject(this.error);
-    else reading.done.resolve(length);
+    this.#arrived?.();
   }
 
   /** @internal */
