@@ -5,6 +5,8 @@
  * @module
  */
 
+import { borrow } from "./_lending.ts";
+
 /** A connection's far end. */
 export interface FrontAddr {
   /** IP address, without brackets; empty for a UNIX socket. */
@@ -93,7 +95,11 @@ export function denoFront(handler: FrontHandler, options: FrontOptions = {}): Ht
       onError: () => new Response("500 Internal Server Error\n", { status: 500 }),
       ...tls,
     },
-    (request, info) => handler(request, new DenoInfo(info, encrypted)),
+    (request, info) => {
+      const response = handler(request, new DenoInfo(info, encrypted));
+      // Deno's server pulls a chunk when the one before is in the hands of its socket.
+      return response instanceof Response ? borrow(response) : response.then(borrow);
+    },
   );
   let ended = false;
   const finished = server.finished.then(() => {

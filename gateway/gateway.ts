@@ -22,6 +22,7 @@ import { Admission, type AdmissionOutcome, type TicketAdmissionOptions } from ".
 import { answerDecoy, fixedDecoy } from "./decoy.ts";
 import { appendForwarding, type ClientFacts, type ForwardingOptions, ForwardingPolicy } from "./forwarded.ts";
 import type { FrontHandler, FrontInfo } from "./front.ts";
+import { offerToLend } from "./_lending.ts";
 import { type GatewayLimits, resolveGatewayLimits } from "./limits.ts";
 import { GatewayMetrics, type Outcome } from "./metrics.ts";
 import { type ParsedRequest, parseRequest, pathOf } from "./request.ts";
@@ -817,7 +818,9 @@ class Exchange {
       content = this.#download(body);
     }
     try {
-      return new Response(content as BodyInit | null, { status, headers });
+      const response = new Response(content as BodyInit | null, { status, headers });
+      if (content instanceof ReadableStream) offerToLend(response, content, body);
+      return response;
     } catch (error) {
       body.cancel();
       this.#finish("upstream-malformed");

@@ -1,6 +1,7 @@
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { Hono } from "hono";
 import { streamText } from "hono/streaming";
+import { timingSafeEqual } from "../core/bytes.ts";
 import { HtxError } from "../core/mod.ts";
 import { KeyPair } from "../noise/mod.ts";
 import { serveHttpExchange } from "../transport/mod.ts";
@@ -289,6 +290,72 @@ Deno.test("server-sent events arrive as they are produced, with both fronts", as
     gates[1]!.resolve();
     assertEquals((await reader.read()).value, "data: 1\n\n");
     assert((await reader.read()).done);
+  }
+});
+
+/** 8 MiB that no two places of look alike, in pieces of all sizes. */
+function patterned(): { whole: Uint8Array<ArrayBuffer>; stream: () => ReadableStream<Uint8Array> } {
+  const words = new Uint32Array(1 << 21);
+  for (let i = 0; i < words.length; i++) words[i] = Math.imul(i + 1, 0x9e3779b1);
+  const whole = new Uint8Array(words.buffer);
+  const stream = () => {
+    let at = 0, n = 0;
+    return new ReadableStream<Uint8Array>({
+      pull: (controller) => {
+        if (at === whole.length) return controller.close();
+        const end = Math.min(whole.length, at + [1, 5000, 65_536, 300_000][n++ % 4]!);
+        controller.enqueue(whole.slice(at, end));
+        at = end;
+      },
+    }, { highWaterMark: 0 });
+  };
+  return { whole, stream };
+}
+
+Deno.test("a download arrives whole behind Deno.serve, whoever wraps the handler and however the client reads", async (t) => {
+  const { whole, stream } = patterned();
+  await using g = over((request) => {
+    const type = request.url.endsWith("/compressed") ? "text/plain" : "application/octet-stream";
+    return new Response(stream(), { headers: { "content-type": type } }); // Deno's server compresses text
+  });
+  let copies: Promise<Uint8Array>[] = [];
+  const wraps: Record<string, (response: Response) => Response> = {
+    "as it is": (response) => response,
+    "cloned by somebody who reads the copy": (response) => {
+      copies.push(response.clone().bytes());
+      return response;
+    },
+    "its clone, while somebody reads the original": (response) => {
+      const clone = response.clone();
+      copies.push(response.bytes());
+      return clone;
+    },
+    "piped through something with a queue": (response) => {
+      const queue = new TransformStream<Uint8Array, Uint8Array>({}, { highWaterMark: 8 }, {
+        highWaterMark: 8,
+      });
+      return new Response(response.body!.pipeThrough(queue));
+    },
+    "its stream in another response": (response) => new Response(response.body, { headers: { "x-a": "1" } }),
+  };
+  for (const [name, wrap] of Object.entries(wraps)) {
+    await t.step(name, async () => {
+      copies = [];
+      const { handler } = g.gateway;
+      await using front = denoFront(async (request, info) => wrap(await handler(request, info)), { port: 0 });
+      const url = `http://127.0.0.1:${front.addr.port}/`;
+      assert(timingSafeEqual(await (await fetch(url)).bytes(), whole));
+      // A client that reads little by little: many chunks wait in the server at once.
+      const { body } = await fetch(url);
+      let at = 0;
+      for await (const chunk of body!) {
+        assert(timingSafeEqual(chunk, whole.subarray(at, at += chunk.length)));
+        if (at % 3 === 0) await new Promise((resolve) => setTimeout(resolve, 1));
+      }
+      assertEquals(at, whole.length);
+      assert(timingSafeEqual(await (await fetch(`${url}compressed`)).bytes(), whole));
+      for (const copy of copies) assert(timingSafeEqual(await copy, whole));
+    });
   }
 });
 

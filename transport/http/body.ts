@@ -5,7 +5,7 @@
  */
 
 import { deferred } from "../../core/_deferred.ts";
-import { type Bytes, concat, HtxError } from "../../core/mod.ts";
+import { type Bytes, concat, HtxError, releaseBytes } from "../../core/mod.ts";
 import type { HttpMessageDecoder } from "./decode.ts";
 import { type HttpField, oversizedMessage } from "./message.ts";
 import type { HttpStream } from "./stream.ts";
@@ -38,6 +38,10 @@ export class HttpBody {
   #error: unknown;
   #complete: Uint8Array | undefined;
   #readable: ReadableStream<Uint8Array> | undefined;
+  /** Whether the memory of what was read may be used again at the next read. */
+  #lending = false;
+  /** The bytes that the decoder is at; what was read last are views of them. */
+  #given: Uint8Array | undefined;
   /** A read that waits. */
   #waiting: PromiseWithResolvers<void> | undefined;
 
@@ -114,13 +118,20 @@ export class HttpBody {
     }
   }
 
+  /**
+   * From now on what is read is only lent, until the next read: its memory is then used again at once, where it is
+   * otherwise left to the garbage collector. For readers that are done with their bytes when they ask for more.
+   */
+  lend(): void {
+    this.#lending = true;
+  }
+
   /** Waits until the stream has given something, or this body was cancelled or aborted; never rejects. */
   #arrival(): Promise<void> {
     const waiting = deferred<void>();
     this.#waiting = waiting;
     this.#stream.read().then((chunk) => {
-      if (chunk === null) this.#decoder.end();
-      else this.#decoder.push(chunk);
+      this.#push(chunk);
     }, (error) => void this.#fail(error)).then(waiting.resolve);
     return waiting.promise;
   }
@@ -208,14 +219,22 @@ export class HttpBody {
           }
           continue;
         }
+        // The decoder has nothing left of it: what waits for more it has copied.
+        if (this.#lending && this.#given !== undefined) releaseBytes(this.#given);
+        this.#given = undefined;
         chunk = this.#stream.tryRead();
       } catch (error) {
         throw this.#fail(error);
       }
       if (chunk === undefined) return undefined;
-      if (chunk === null) decoder.end();
-      else decoder.push(chunk);
+      this.#push(chunk);
     }
+  }
+
+  #push(chunk: Uint8Array | null): void {
+    if (chunk === null) return this.#decoder.end();
+    this.#given = chunk;
+    this.#decoder.push(chunk);
   }
 
   /** What follows the message can only be padding and the end: it is watched, but nobody waits for it. */

@@ -262,6 +262,27 @@ Deno.test("the head goes out before a body that makes one wait, and each chunk w
   await served;
 });
 
+Deno.test("a body that lends gives the memory of a chunk back at the next read, and not before", async () => {
+  const sent = Array.from({ length: 6 }, (_, n) => new Uint8Array(20_000).fill(n + 1));
+  for (const lends of [false, true]) {
+    const { client, server } = streamPair();
+    const served = serveHttpStream(server, () => new Response(ReadableStream.from(sent)), strict);
+    const { body } = await exchangeOverStream(client, GET);
+    if (lends) body.lend();
+    const got: Uint8Array[] = [];
+    let total = 0;
+    for (let chunk; (chunk = await body.read()) !== null;) {
+      for (const byte of chunk) assertEquals(byte, Math.floor(total++ / 20_000) + 1);
+      got.push(chunk);
+    }
+    await served;
+    assertEquals(total, 120_000);
+    const kept = got.reduce((sum, chunk) => sum + chunk.length, 0);
+    if (lends) assert(kept < 60_000, `${kept} bytes are kept`); // what was read before the head was seen is left as it is
+    else assertEquals(kept, 120_000);
+  }
+});
+
 Deno.test("the request's head reaches the handler before its body exists", async () => {
   const channel = new TransformStream<Bytes, Bytes>();
   const called = Promise.withResolvers<void>();
