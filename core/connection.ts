@@ -26,7 +26,7 @@ import { type CloseCodeName, HtxError } from "./errors.ts";
 import { MAX_PLAINTEXT_LENGTH } from "./frame.ts";
 import type { SessionKeys } from "./keys.ts";
 import type { SessionLimits } from "./limits.ts";
-import { HtxSession } from "./session.ts";
+import { HtxSession, MAX_QUESTIONS } from "./session.ts";
 import { CONTROL_STREAM_ID, type SessionStream } from "./session_stream.ts";
 import type { CloseInfo, SessionStats } from "./session_types.ts";
 import { HtxStream } from "./stream.ts";
@@ -120,6 +120,13 @@ export interface ConnectionStats extends Readonly<SessionStats> {
   readonly roundTripMs: number | undefined;
 }
 
+interface Ping {
+  readonly data: Uint8Array;
+  /** When it was asked; `undefined` while it waits. */
+  at: number | undefined;
+  readonly done: PromiseWithResolvers<number>;
+}
+
 /**
  * An encrypted, multiplexed connection. Made by `connect()` and `serve()` of `@betanet/htx/transport`; the
  * constructor is for carriers and handshakes of one's own.
@@ -155,11 +162,8 @@ export class HtxConnection implements AsyncDisposable {
   readonly #onStream: ConnectionInit["onStream"];
   readonly #onControlStream: ConnectionInit["onControlStream"];
   readonly #slots: PromiseWithResolvers<void>[] = [];
-  readonly #pings: {
-    readonly data: Uint8Array;
-    readonly at: number;
-    readonly done: PromiseWithResolvers<number>;
-  }[] = [];
+  /** Questions without an answer, oldest first: those that were asked, then those that wait. */
+  readonly #pings: Ping[] = [];
   readonly #keyUpdates: Set<(sending: boolean) => void> = new Set();
   readonly #incoming: HtxStream[] = [];
   #incomingWaiter: (() => void) | undefined;
@@ -267,6 +271,7 @@ export class HtxConnection implements AsyncDisposable {
     let stream = this.#slots.length > 0 ? undefined : this.#session.openStream();
     for (let again = false; stream === undefined; again = true) {
       await this.#waitForSlot(signal, again);
+      signal?.throwIfAborted(); // between the place being given and its being taken: it was handed on
       stream = this.#session.openStream();
     }
     return own(stream);
@@ -386,30 +391,42 @@ export class HtxConnection implements AsyncDisposable {
   ping(options: { signal?: AbortSignal | undefined } = {}): Promise<number> {
     const { signal } = options;
     if (signal?.aborted) return Promise.reject(signal.reason);
+    if (this.#session.closing) return Promise.reject(this.#session._closedError());
     const data = new Uint8Array(8);
     new DataView(data.buffer).setBigUint64(0, BigInt(++this.#pingCount));
-    const done = deferred<number>();
-    try {
-      this.#session.ping(data);
-    } catch (error) {
-      return Promise.reject(error);
-    }
-    this.#pings.push({ data, at: this.#clock.now(), done });
-    if (signal === undefined) return done.promise;
-    const onAbort = () => done.reject(signal.reason);
+    const ping: Ping = { data, at: undefined, done: deferred() };
+    this.#pings.push(ping);
+    this.#askPings();
+    const { promise } = ping.done;
+    if (signal === undefined) return promise;
+    const onAbort = () => {
+      // One that was asked keeps its place until its answer comes: the peer has it to answer all the same.
+      if (ping.at === undefined) this.#pings.splice(this.#pings.indexOf(ping), 1);
+      ping.done.reject(signal.reason);
+    };
     signal.addEventListener("abort", onAbort, { once: true });
-    return done.promise.finally(() => signal.removeEventListener("abort", onAbort));
+    return promise.finally(() => signal.removeEventListener("abort", onAbort));
+  }
+
+  /** Asks as many questions as the peer is sure to answer; the others wait for an answer to make room. */
+  #askPings(): void {
+    for (const ping of this.#pings.slice(0, MAX_QUESTIONS)) {
+      if (ping.at !== undefined) continue;
+      ping.at = this.#clock.now();
+      this.#session.ping(ping.data);
+    }
   }
 
   #onPong(data: Uint8Array): void {
-    // The peer may drop questions while 16 answers wait: those older than the one answered are lost.
     const at = this.#pings.findIndex((ping) => ping.data.every((byte, i) => byte === data[i]));
-    if (at < 0 || data.length !== 8) return;
-    const answered = this.#pings[at]!;
+    const answered = this.#pings[at];
+    if (answered?.at === undefined || data.length !== 8) return;
+    // Answers come in order: the peer has dropped what is older.
     for (const lost of this.#pings.splice(0, at + 1)) {
-      if (lost === answered) lost.done.resolve(this.#clock.now() - lost.at);
+      if (lost === answered) lost.done.resolve(this.#clock.now() - answered.at);
       else lost.done.reject(new HtxError("EXCESSIVE_LOAD", "Ping was not answered: the peer dropped it"));
     }
+    this.#askPings();
   }
 
   /**
@@ -422,8 +439,9 @@ export class HtxConnection implements AsyncDisposable {
   }
 
   /**
-   * Ends the connection. Data already taken that fits the peer's windows still goes out; streams that are not
-   * finished error with CANCELLED on both sides. Settles when the duplex has ended, at most `closeTimeoutMs` later.
+   * Ends the connection. Data already taken that fits the peer's windows still goes out, as long as no write of it takes
+   * more than `closeTimeoutMs`; streams that are not finished error with CANCELLED on both sides. Settles when the duplex
+   * has ended, at most twice `closeTimeoutMs` after the last of those writes: for the peer's CLOSE, and for its end.
    */
   async close(info: { code?: CloseCodeName | number; reason?: string } = {}): Promise<void> {
     this.#session.close(info.code, info.reason);

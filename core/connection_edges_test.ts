@@ -1,6 +1,6 @@
 /** What a review of connections found: each case once went wrong. */
 
-import { assert, assertEquals, assertRejects } from "@std/assert";
+import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { RawPeer, testKeys } from "./_raw_peer.ts";
 import { ManualClock } from "./_test_clock.ts";
 import { concat } from "./bytes.ts";
@@ -236,4 +236,86 @@ Deno.test("over web streams, too, a begun frame that does not arrive in 30 s end
   assertEquals((await assertRejects(() => connection.closed, HtxError)).code, "TIMEOUT");
   await writer.abort().catch(() => {}); // the connection ended it
   await sent;
+});
+
+Deno.test("pings beyond what a peer has room for wait their turn; one given up while it waits is never asked", async () => {
+  const { io, connection, peer } = setUp("client");
+  const controller = new AbortController();
+  const answered = Array.from({ length: 40 }, () => connection.ping());
+  const given = connection.ping({ signal: controller.signal });
+  let asked = 0;
+  for (;;) {
+    await settle();
+    const questions = peer.open(concat(...io.written.splice(0))).filter(({ type }) =>
+      type === FrameType.PING
+    );
+    if (asked === 0) {
+      assert(questions.length < 16, "two places are left for questions of the session's own");
+      controller.abort(new Error("given up"));
+    }
+    asked += questions.length;
+    if (questions.length === 0) break;
+    for (const { plaintext } of questions) io.give(peer.ping(1, plaintext.subarray(1)));
+  }
+  assertEquals(asked, 40);
+  await Promise.all(answered);
+  await assertRejects(() => given, Error, "given up");
+  connection.abort();
+  await settle();
+});
+
+Deno.test("who gives up a stream in the moment a place was given hands the place on", async () => {
+  const { connection } = setUp("client", { maxLocalStreams: 1 });
+  const open = await connection.createBidirectionalStream();
+  const controller = new AbortController();
+  const first = connection.createBidirectionalStream({ signal: controller.signal });
+  const second = connection.createBidirectionalStream();
+  open.reset();
+  controller.abort(new Error("given up"));
+  await assertRejects(() => first, Error, "given up");
+  await second;
+  assertEquals(connection.openStreams, 1);
+  connection.abort();
+  await settle();
+});
+
+Deno.test("a session without streams ends for idleness after the reset of one that sent nothing, too", async () => {
+  const { clock, connection } = setUp("client", { idleTimeoutMs: 1000 });
+  const stream = await connection.createBidirectionalStream();
+  clock.advance(5000);
+  await settle();
+  assertEquals(connection.closing, false);
+  stream.reset();
+  await settle();
+  clock.advance(1000);
+  assert(connection.closing);
+  connection.abort();
+  await settle();
+});
+
+Deno.test("a stream without a send buffer takes what is piped into it", async () => {
+  const { io, connection, peer } = setUp("client", { sendBuffer: 0 });
+  const stream = await connection.createBidirectionalStream();
+  await ReadableStream.from([new Uint8Array(10), new Uint8Array(20)]).pipeTo(stream.writable);
+  assertEquals(
+    peer.open(concat(...io.written)).reduce((sum, { plaintext }) => sum + plaintext.length, 0),
+    30,
+  );
+  connection.abort();
+  await settle();
+});
+
+Deno.test("a read into no room at all is refused, whether data or the end waits", async () => {
+  const { io, connection, peer } = setUp("server");
+  const incoming = connection.incomingBidirectionalStreams.getReader();
+  io.give(peer.streamEnd(1, "hello"));
+  const stream = (await incoming.read()).value!;
+  await settle();
+  assertThrows(() => stream.tryReadInto(EMPTY), TypeError, "no room");
+  await assertRejects(() => stream.readInto(EMPTY), TypeError, "no room");
+  assertEquals(stream.takeInto(EMPTY), 0);
+  assertEquals(await stream.readInto(new Uint8Array(8)), 5);
+  assertEquals([await stream.readInto(new Uint8Array(8)), stream.takeInto(EMPTY)], [null, null]);
+  connection.abort();
+  await settle();
 });

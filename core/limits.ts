@@ -56,13 +56,18 @@ export interface SessionLimits {
   streamEnd?: boolean;
   /** How long a begun frame may take to arrive, in ms; 0 turns it off. @default {30000} */
   frameTimeoutMs?: number;
-  /** How long a write may make no progress, in ms; 0 turns it off. @default {60000} */
+  /**
+   * How long one write to the carrier may take, in ms: at most 320 KiB, and a carrier does not tell how far it has come with
+   * them, so a link has to be faster than that. 0 turns it off.
+   *
+   * @default {60000}
+   */
   writeTimeoutMs?: number;
   /** How long a keepalive may stay unanswered, in ms; 0 turns it off. @default {30000} */
   keepaliveTimeoutMs?: number;
   /** How long a session may be without streams, in ms; 0 turns it off. @default {300000} */
   idleTimeoutMs?: number;
-  /** How long an ending session waits for the peer's CLOSE, in ms. @default {1000} */
+  /** How long an ending session waits for a write, then for the peer's CLOSE, then for its end, in ms. @default {1000} */
   closeTimeoutMs?: number;
   /** Keepalive PINGs at a fresh random point of this range, in ms; `true` is 10 000 to 60 000. @default {false} */
   keepalive?: boolean | UniformRange;

@@ -63,7 +63,13 @@ export {
   type SessionLimits,
   type UniformRange,
 } from "./limits.ts";
-export { HtxSession, MAX_FILL_LENGTH, MAX_PING_DATA_LENGTH, MIN_FILL_LENGTH } from "./session.ts";
+export {
+  HtxSession,
+  MAX_FILL_LENGTH,
+  MAX_PING_DATA_LENGTH,
+  MAX_QUESTIONS,
+  MIN_FILL_LENGTH,
+} from "./session.ts";
 export { CONTROL_STREAM_ID, SessionStream } from "./session_stream.ts";
 export type { CloseInfo, SessionEvents, SessionOptions, SessionStats } from "./session_types.ts";
 export { loadSodium } from "./sodium.ts";

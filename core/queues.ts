@@ -281,14 +281,20 @@ export class ReceiveQueue {
 
   #join(chunk: Bytes): void {
     const end = this.#blockEnd + chunk.length;
-    if (this.#block !== undefined && end <= this.#block.length) {
-      this.#block.set(chunk, this.#blockEnd);
-      const last = this.#chunks.length - 1;
-      this.#chunks[last] = this.#block.subarray(0, end);
+    let block = this.#block;
+    if (block !== undefined && end <= JOIN_BLOCK) {
+      if (end > block.length) {
+        const larger = new Uint8Array(Math.min(JOIN_BLOCK, 2 * end));
+        larger.set(block.subarray(0, this.#blockEnd));
+        block = this.#block = larger;
+      }
+      block.set(chunk, this.#blockEnd);
+      this.#chunks[this.#chunks.length - 1] = block.subarray(0, end);
       this.#blockEnd = end;
       return;
     }
-    this.#block = new Uint8Array(JOIN_BLOCK);
+    // No larger than it needs to be: other chunks may keep it from ever being filled.
+    this.#block = new Uint8Array(2 * chunk.length);
     this.#block.set(chunk);
     this.#blockEnd = chunk.length;
     this.#chunks.push(this.#block.subarray(0, chunk.length));

@@ -113,3 +113,24 @@ Deno.test("tiny chunks that wait to be read cost little more than their bytes", 
   assertEquals([at, queue.size], [60_000, 0]);
   assert(chunks < 30, `${chunks}`);
 });
+
+Deno.test("chunks that wait to be read hold no more memory than twice their bytes, whatever their order", () => {
+  const queue = new ReceiveQueue();
+  const all: Uint8Array[] = [];
+  for (let i = 0; i < 2000; i++) {
+    const chunk = new Uint8Array(i % 2 === 0 ? 1 : [1024, 1, 1023, 5000][(i >> 1) % 4]!).fill(i);
+    all.push(chunk.slice());
+    queue.push(chunk);
+  }
+  const total = queue.size;
+  const memory = new Set<ArrayBuffer>();
+  const got: Uint8Array[] = [];
+  for (let chunk = queue.shift(); chunk !== undefined; chunk = queue.shift()) {
+    memory.add(chunk.buffer);
+    got.push(chunk);
+  }
+  let held = 0;
+  for (const buffer of memory) held += buffer.byteLength;
+  assert(held <= 2 * total + 16_384, `${held} for ${total}`);
+  assertEquals(concat(...got), concat(...all));
+});

@@ -61,14 +61,20 @@ export class FrameSealer {
 
   /** Whether a KEY_UPDATE was asked for and the peer puts up with it now: else it waits until it does. */
   get updateDue(): boolean {
-    return this.updateAsked && this.#mayRush();
+    return this.updateAsked && this.mayRush;
   }
 
-  #mayRush(): boolean {
+  /** Whether the peer puts up with a KEY_UPDATE now that no count of frames or bytes calls for. */
+  get mayRush(): boolean {
     const { rekeysSent, framesSent } = this.#stats;
     if (rekeysSent < this.#rush) return true;
     return this.#rush > 0 &&
       framesSent + 1 - this.#updates[(rekeysSent - this.#rush) % PACE_UPDATES]! >= PACE_FRAMES;
+  }
+
+  /** Whether the keys have served their time at `now`, and the next frame but for fillers is to be a KEY_UPDATE. */
+  aged(now: number): boolean {
+    return now - this.#since >= this.#limits.rekeyMs;
   }
 
   /**
@@ -78,7 +84,7 @@ export class FrameSealer {
   get frameLimit(): number {
     const { rekeyBytes } = this.#limits;
     if (rekeyBytes >= UNPACED_BYTES) return MAX_PLAINTEXT_LENGTH;
-    return Math.min(MAX_PLAINTEXT_LENGTH, this.#mayRush() ? rekeyBytes : Math.ceil(rekeyBytes / SLOW_FRAMES));
+    return Math.min(MAX_PLAINTEXT_LENGTH, this.mayRush ? rekeyBytes : Math.ceil(rekeyBytes / SLOW_FRAMES));
   }
 
   /** How often the keys were replaced. */
@@ -98,9 +104,10 @@ export class FrameSealer {
     now: number,
   ): number {
     const { counter, bytes } = this.#keys;
-    const { rekeyFrames, rekeyBytes, rekeyMs } = this.#limits;
-    // HTX 1.1 §2: before any of the limits is passed, and itself at the latest the last frame under its key.
-    const due = this.updateDue || counter >= rekeyFrames - 1 || now - this.#since >= rekeyMs ||
+    const { rekeyFrames, rekeyBytes } = this.#limits;
+    // HTX 1.1 §2: before any of the limits is passed, and itself at the latest the last frame under its key. The age
+    // is looked at once a batch, by who fills it.
+    const due = this.updateDue || counter >= rekeyFrames - 1 ||
       counter > 0 && bytes + plaintext.length > rekeyBytes;
     return this.#write(type, streamId, plaintext, into, due ? this.update(into, start, now) : start);
   }

@@ -52,6 +52,10 @@ import { ReceiveWindows } from "./windows.ts";
 export const MAX_PING_DATA_LENGTH = 32;
 /** Answers to PINGs that may wait to be sent (HTX 1.1 §3). */
 const MAX_WAITING_PONGS = 16;
+/** Questions of applications that every peer has room for, beside one of a keepalive and one that measures a round trip. */
+export const MAX_QUESTIONS: number = MAX_WAITING_PONGS - 2;
+/** After this many ms without an answer a round trip is measured anew: the peer has dropped the question. */
+const PROBE_PATIENCE_MS = 10_000;
 /** Resets that may wait to be sent: a peer that does not read cannot have more gathered for it by opening streams. */
 const MAX_WAITING_RESETS = 10_000;
 /** The longest padding, in bytes (HTX 1.1 §4). */
@@ -60,6 +64,8 @@ const MAX_PADDING = 3072;
 const PING_ASK = 0;
 const PING_ANSWER = 1;
 const PING_PADDING = 2;
+/** A PING of padding that is there to be a frame. */
+const FILLER = /* @__PURE__ */ new Uint8Array([PING_PADDING]);
 
 /** Bytes of room that {@linkcode HtxSession.fill} needs before it begins a frame: a KEY_UPDATE and the largest control frame. */
 export const MIN_FILL_LENGTH: number = 4 + TAG_LENGTH + 4 + 16 + MAX_REASON_LENGTH + TAG_LENGTH;
@@ -409,7 +415,7 @@ export class HtxSession {
 
   #onData(id: number, data: Bytes, end: boolean): void {
     const stream = this.#streamFor(id);
-    if (stream === undefined) {
+    if (stream === undefined || stream._finished) { // or reset by who was just told of it
       this.stats.framesDropped++;
       return;
     }
@@ -642,7 +648,10 @@ export class HtxSession {
     return stream;
   }
 
-  /** Asks the peer to answer with the same data: the `pong` event tells when it did. At most 32 bytes. */
+  /**
+   * Asks the peer to answer with the same data, at most 32 bytes: the `pong` event tells when it did. With more than
+   * {@linkcode MAX_QUESTIONS} unanswered it may drop some, the engine's own among them.
+   */
   ping(data: Uint8Array): void {
     if (data.length > MAX_PING_DATA_LENGTH) {
       throw new RangeError("Cannot ping: the data is longer than 32 bytes");
@@ -743,6 +752,7 @@ export class HtxSession {
     }
     // A stream whose opening frame is not out yet is unknown to the peer: its id is skipped.
     if (stream._opened && !this.closing) this.#queueReset(stream._id, closeCode, shortReason(reason));
+    else this.#due(); // nothing to send, but the session may be idle from here on, which has its timer
     const error = new HtxError(
       closeCodeName(closeCode),
       `Stream was reset${reason === "" ? "" : `: ${reason}`}`,
@@ -929,8 +939,33 @@ export class HtxSession {
     }
     if (this.#closeState === "sent") return 0;
     const now = this.lastFill = this.#now();
+    let at = this.#sealUpdate(into, now);
+    if (!this.#sealer.aged(now)) at = this.#sealDue(into, at, now);
+    if (at > 0) {
+      this.stats.batches++;
+      this.stats.bytesSent += at;
+    }
+    // Told only now: what a listener writes must not run into a frame that is being sealed.
+    for (; this.#updates > 0; this.#updates--) this.#events.keyUpdate?.(true);
+    return at;
+  }
+
+  /** The KEY_UPDATE that was asked for, or that the keys' age calls for. */
+  #sealUpdate(into: Uint8Array, now: number): number {
+    const sealer = this.#sealer;
     let at = 0;
-    if (this.#sealer.updateDue) at = this.#sealer.update(into, at, now);
+    // HTX 1.1 §3 wants 16 frames for each KEY_UPDATE, which an hour of a quiet session does not have: padding makes them
+    // up. Where a batch has no room for all of it, nothing else goes out in it, under keys past their time.
+    while (sealer.aged(now) && !sealer.mayRush && into.length - at >= MIN_FILL_LENGTH) {
+      at = sealer.seal(FrameType.PING, undefined, FILLER, into, at, now);
+    }
+    if (sealer.mayRush && (sealer.aged(now) || sealer.updateAsked)) at = sealer.update(into, at, now);
+    return at;
+  }
+
+  /** Everything else that is due, behind what is in `into` already. */
+  #sealDue(into: Uint8Array, start: number, now: number): number {
+    let at = start;
     const room = () => into.length - at >= MIN_FILL_LENGTH;
     let reset: CloseFrame | undefined;
     while (room() && (reset = this.#resets.shift()) !== undefined) at = this.#sealClose(reset, into, at, now);
@@ -958,12 +993,6 @@ export class HtxSession {
       this.#closeSentAt = now;
       this.#sealer.wipe();
     }
-    if (at > 0) {
-      this.stats.batches++;
-      this.stats.bytesSent += at;
-    }
-    // Told only now: what a listener writes must not run into a frame that is being sealed.
-    for (; this.#updates > 0; this.#updates--) this.#events.keyUpdate?.(true);
     return at;
   }
 
@@ -1034,7 +1063,7 @@ export class HtxSession {
   }
 
   #measureRoundTrip(now: number): void {
-    if (this.#probe !== undefined) return;
+    if (this.#probe !== undefined && now - this.#probe.at < PROBE_PATIENCE_MS) return;
     const data = new Uint8Array(9); // one byte more than pings of applications are given, so that none is taken for it
     new DataView(data.buffer).setUint32(0, ++this.#probeCount);
     this.#probe = { data, at: now };

@@ -5,6 +5,7 @@ import { RawPeer, testKeys } from "./_raw_peer.ts";
 import { concat, fromUtf8, utf8 } from "./bytes.ts";
 import { CloseCode, HtxError } from "./errors.ts";
 import { FrameBuffer, FrameDecoderStream, FrameType } from "./frame.ts";
+import { INITIAL_WINDOW } from "./limits.ts";
 import { HtxSession, MAX_FILL_LENGTH } from "./session.ts";
 import { SessionStream } from "./session_stream.ts";
 import type { SessionOptions } from "./session_types.ts";
@@ -218,4 +219,77 @@ Deno.test("keys asked for by hand wait where a peer would count them as too many
     assert(client.stats.rekeysSent >= client.stats.framesSent / 17 - 64);
     assertEquals(client.generations.sending, server.generations.receiving);
   }
+});
+
+Deno.test("keys that age on a quiet session are replaced in time, without more KEY_UPDATEs than a peer puts up with (e-21)", () => {
+  for (
+    const [every, afterMs, afterFrames, messages] of [
+      [600_000, 3_600_000, 65_536, 2000],
+      [3_600_000, 3_600_000, 65_536, 300],
+      [1000, 1000, 100, 500],
+      [1000, 1000, 16, 500],
+    ] as const
+  ) {
+    const clock = { now: 0 };
+    const now = () => clock.now;
+    const rekey = { afterMs, afterFrames };
+    const client = new HtxSession({ role: "client", keys: testKeys(), now, limits: { rekey } });
+    const streams: SessionStream[] = [];
+    const server = new HtxSession({
+      role: "server",
+      keys: testKeys(),
+      now,
+      events: { stream: (stream) => streams.push(stream) },
+    });
+    const stream = client.openStream()!;
+    for (let i = 0; i < messages; i++) {
+      const before = client.generations.sending;
+      if (i > 0 && i % 100 === 0) { for (let n = 0; n < 70; n++) client.updateKey(); // by hand now and then, too
+       }
+      stream.put(utf8("x"));
+      server.receive(output(client));
+      while (streams[0]?.take());
+      client.receive(output(server));
+      assertEquals(server.error, undefined, `${every}, ${afterFrames}, message ${i}`);
+      if (i > 0 && every >= afterMs) assert(client.generations.sending > before);
+      clock.now += every;
+    }
+    assertEquals(client.generations.sending, server.generations.receiving);
+    assert(client.stats.rekeysSent >= Math.floor((messages - 1) * every / afterMs) * 0.9);
+    // 16 frames for each KEY_UPDATE are what the rule asks for; not many more are sent for its sake.
+    assert(client.stats.framesSent < 1.1 * Math.max(16 * client.stats.rekeysSent, messages) + 1024);
+  }
+});
+
+Deno.test("a stream that is reset by who is told of it takes nothing of its first frame", () => {
+  const keys = testKeys();
+  const session = new HtxSession({
+    role: "server",
+    keys,
+    events: { stream: (stream) => stream.reset("REFUSED") },
+  });
+  const peer = new RawPeer("server");
+  session.receive(peer.stream(1, "data"));
+  assertEquals([session.stats.dataReceived, session.stats.framesDropped, session.receiveCredit], [
+    0,
+    1,
+    256 * INITIAL_WINDOW,
+  ]);
+});
+
+Deno.test("a round trip whose question the peer dropped is measured anew after ten seconds", () => {
+  const { session, peer, accepted, clock, sent } = setUp("server");
+  const questions = () => {
+    session.receive(peer.stream(1, new Uint8Array(40_000)));
+    while (accepted[0]!.take());
+    return sent().filter((frame) => frame.type === FrameType.PING);
+  };
+  assertEquals(questions().length, 1);
+  clock.now += 9_999;
+  assertEquals(questions().length, 0);
+  clock.now += 1;
+  const [again] = questions();
+  clock.now += 30;
+  session.receive(peer.ping(1, again!.plaintext.subarray(1)));
+  assertEquals(session.roundTrip, 30);
 });

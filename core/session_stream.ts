@@ -93,7 +93,8 @@ export class SessionStream {
   takeInto(into: Uint8Array): number | null | undefined {
     const length = this._receive.copyInto(into);
     if (length > 0) this.session._consume(this, length);
-    return length > 0 ? length : this._receiveEnded && !this._dropped ? null : undefined;
+    if (length > 0 || this._receive.size > 0) return length;
+    return this._receiveEnded && !this._dropped ? null : undefined;
   }
 
   /**

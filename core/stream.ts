@@ -104,7 +104,7 @@ export class HtxStream extends SessionStream {
       },
       close: () => this.closeWrite(),
       abort: () => this.reset("CANCELLED"),
-    }, { highWaterMark: this.session.limits.sendBuffer, size: (chunk) => chunk?.length ?? 0 });
+    }, { highWaterMark: Math.max(1, this.session.limits.sendBuffer), size: (chunk) => chunk?.length ?? 0 });
   }
 
   /**
@@ -184,18 +184,17 @@ export class HtxStream extends SessionStream {
    * @throws {HtxError} when the stream was reset or the session ended before it
    */
   readInto(into: Uint8Array): Promise<number | null> {
-    if (into.length === 0) {
-      return Promise.reject(new TypeError("Cannot read: there is no room to read into"));
-    }
     return this.#read(() => this.tryReadInto(into));
   }
 
   /**
    * {@linkcode HtxStream.readInto} of what has arrived: `null` at the end, `undefined` where nothing waits yet.
    *
+   * @throws {TypeError} when `into` is empty
    * @throws {HtxError} when the stream was reset or the session ended before it
    */
   tryReadInto(into: Uint8Array): number | null | undefined {
+    if (into.length === 0) throw new TypeError("Cannot read: there is no room to read into");
     const length = this.takeInto(into);
     if (length === undefined && this.error !== undefined) throw this.error;
     return length;

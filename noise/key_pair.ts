@@ -51,8 +51,9 @@ export class KeyPair {
 
   /** A fresh pair. */
   static generate(options: KeyPairGenerateOptions = {}): KeyPair {
-    const { random = (length: number) => crypto.getRandomValues(new Uint8Array(length)) } = options;
-    return KeyPair.fromBytes(random(KEY_LENGTH));
+    const { random } = options;
+    if (random !== undefined) return KeyPair.fromBytes(random(KEY_LENGTH));
+    return new KeyPair(crypto.getRandomValues(new Uint8Array(KEY_LENGTH))); // no copy of them stays behind
   }
 
   /**
