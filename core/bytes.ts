@@ -22,6 +22,34 @@ export function concat(...parts: Uint8Array[]): Bytes {
   return out;
 }
 
+/** Gathers bytes that come in pieces, of which tiny ones cost no more than their bytes. */
+export class ByteCollector {
+  /** Bytes gathered. */
+  size = 0;
+  #bytes: Bytes = new Uint8Array(0);
+
+  /** Copies a piece behind the others. */
+  push(piece: Uint8Array): void {
+    const end = this.size + piece.length;
+    if (end > this.#bytes.length) {
+      const larger = new Uint8Array(Math.max(end, 2 * this.#bytes.length));
+      larger.set(this.#bytes.subarray(0, this.size));
+      this.#bytes = larger;
+    }
+    this.#bytes.set(piece, this.size);
+    this.size = end;
+  }
+
+  /** All of them, on a buffer of their own; begins anew. */
+  take(): Bytes {
+    const { size } = this;
+    const bytes = this.#bytes.length === size ? this.#bytes : this.#bytes.slice(0, size);
+    this.#bytes = new Uint8Array(0);
+    this.size = 0;
+    return bytes;
+  }
+}
+
 /** A copy on a buffer of its own. */
 export function copyOf(bytes: Uint8Array): Bytes {
   return new Uint8Array(bytes);

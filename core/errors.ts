@@ -101,9 +101,13 @@ export class HtxError extends Error {
     this.field = options.field;
   }
 
-  /** Whether the work was never given to the application, so that trying elsewhere is safe (HTX 1.1 §3). */
+  /**
+   * Whether the work was never given to the application, so that trying elsewhere is safe. The peer says so of a stream
+   * (HTX 1.1 §3); a session that it ends with the same codes may have had its streams under way.
+   */
   get retryable(): boolean {
-    return this.code === "STREAM_LIMIT" || this.code === "REFUSED" || this.code === "GOING_AWAY";
+    const refused = this.code === "STREAM_LIMIT" || this.code === "REFUSED" || this.code === "GOING_AWAY";
+    return refused && (!this.remote || this.streamId !== undefined);
   }
 }
 

@@ -869,7 +869,8 @@ export class HtxSession {
       }
       why ??= streamError();
       stream.error = new HtxError(why.code, why.message, {
-        streamId: stream.id,
+        // Named where the peer has never heard of it, which makes a refusal one of this stream.
+        ...(!stream._opened && { streamId: stream.id }),
         remote: why.remote,
         closeCode: why.closeCode,
         cause: why.cause,

@@ -121,11 +121,14 @@ export class HtxStream extends SessionStream {
     return this.#closed.promise;
   }
 
-  /** Aborts with the {@linkcode HtxError} when the stream is reset or its session ends before it. */
+  /**
+   * Aborts with the {@linkcode HtxError} when the stream is reset or its session ends before it; with NO_ERROR when the
+   * peer, done itself, asks to stop sending (HTX 1.1 §4).
+   */
   get signal(): AbortSignal {
     if (this.#abort === undefined) {
       this.#abort = new AbortController();
-      if (this._dropped) this.#abort.abort(this.error);
+      if (this.error !== undefined) this.#abort.abort(this.error);
     }
     return this.#abort.signal;
   }
@@ -255,10 +258,11 @@ export class HtxStream extends SessionStream {
   /** @internal */
   protected override onFinished(error: HtxError | undefined): void {
     this.#settleClosed(error);
-    if (this.error !== undefined) this.#writableController?.error(this.error);
-    if (error === undefined) return;
-    this.#readableController?.error(error);
-    this.#abort?.abort(error);
+    if (this.error !== undefined) {
+      this.#writableController?.error(this.error);
+      this.#abort?.abort(this.error);
+    }
+    if (error !== undefined) this.#readableController?.error(error);
   }
 
   #settleClosed(error: HtxError | undefined): void {

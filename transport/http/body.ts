@@ -5,7 +5,7 @@
  */
 
 import { deferred } from "../../core/_deferred.ts";
-import { type Bytes, concat, HtxError, releaseBytes } from "../../core/mod.ts";
+import { ByteCollector, type Bytes, HtxError, releaseBytes } from "../../core/mod.ts";
 import type { HttpMessageDecoder } from "./decode.ts";
 import { type HttpField, oversizedMessage } from "./message.ts";
 import type { HttpStream } from "./stream.ts";
@@ -86,7 +86,7 @@ export class HttpBody {
           ? EMPTY
           : this.#early.length === 1
           ? this.#early[0]!
-          : concat(...this.#early);
+          : joined(this.#early);
         return;
       }
       this.#early.push(data);
@@ -142,18 +142,16 @@ export class HttpBody {
    * @throws {HtxError} as {@linkcode read}, and `LIMIT_EXCEEDED` past `limit` bytes (the rest is then cancelled)
    */
   async bytes(limit = Infinity): Promise<Bytes> {
-    const chunks: Uint8Array[] = [];
-    let total = 0;
+    const gathered = new ByteCollector();
     for (;;) {
       const chunk = await this.read();
-      if (chunk === null) return concat(...chunks);
-      total += chunk.length;
-      if (total > limit) {
+      if (chunk === null) return gathered.take();
+      if (gathered.size + chunk.length > limit) {
         const error = oversizedMessage("content", limit);
         this.cancel(error);
         throw error;
       }
-      chunks.push(chunk);
+      gathered.push(chunk);
     }
   }
 
@@ -282,6 +280,13 @@ export class HttpBody {
     else this.#trailersWanted?.reject(error);
     this.#events.settled(error);
   }
+}
+
+/** Any number of pieces in one, where `concat` takes them as arguments. */
+function joined(pieces: readonly Uint8Array[]): Bytes {
+  const gathered = new ByteCollector();
+  for (const piece of pieces) gathered.push(piece);
+  return gathered.take();
 }
 
 function deliver(controller: ReadableStreamDefaultController<Uint8Array>, data: Uint8Array | null): void {

@@ -181,8 +181,9 @@ class ClientExchange {
     return { status: head.status, fields: head.fields, body };
   }
 
-  /** The stream behind an accepted CONNECT. */
+  /** The stream behind an accepted CONNECT: from here on it is the tunnel's, and the exchange's signal has no part in it. */
   tunnel(): HttpStream {
+    this.#release();
     return new TunnelStream(this.#stream, this.#decoder.takeRemaining());
   }
 

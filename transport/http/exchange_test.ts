@@ -1082,3 +1082,31 @@ Deno.test("whatever fails or gives up, and whenever, both sides settle and nothi
     { numRuns: 400 },
   );
 });
+
+Deno.test("content in very many chunks of a byte is collected", async () => {
+  const chunk = encodeHttpChunk(new Uint8Array([7]));
+  const message = new Uint8Array(130_000 * chunk.length);
+  for (let i = 0; i < 130_000; i++) message.set(chunk, i * chunk.length);
+  const { client, server } = streamPair();
+  const received = Promise.withResolvers<Bytes>();
+  const served = serveHttpExchange(server, async (request) => {
+    received.resolve(await request.body.bytes(1_000_000));
+    return { status: 200, fields: [] };
+  });
+  await client.write(encodeHttpRequest(POST));
+  await client.write(message);
+  await client.write(new Uint8Array([0, 0]), { end: true });
+  const bytes = await received.promise;
+  assertEquals([bytes.length, bytes.every((byte) => byte === 7)], [130_000, true]);
+  await served;
+});
+
+Deno.test("a handler that returns no response at all is answered with 500", async () => {
+  const errors: unknown[] = [];
+  const { client, server } = streamPair();
+  const nothing = (() => undefined) as unknown as HttpExchangeHandler; // as JavaScript may
+  const served = serveHttpExchange(server, nothing, { onError: (error) => errors.push(error) });
+  assertEquals((await exchangeOverStream(client, GET)).status, 500);
+  await served;
+  assert(errors[0] instanceof TypeError);
+});

@@ -236,6 +236,9 @@ class ServerExchange implements HttpExchangeInfo {
     try {
       const result = handler(request, this);
       response = result instanceof Promise ? await result : result;
+      if (typeof response?.status !== "number") {
+        throw new TypeError("Cannot answer: the handler did not return a response");
+      }
     } catch (error) {
       if (this.#gone()) return;
       this.#report(error);

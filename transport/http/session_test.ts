@@ -303,3 +303,37 @@ Deno.test("a Hono application runs unchanged", async () => {
   await session.idle();
   assertEquals(session.errors, []);
 });
+
+Deno.test("a server that answers early and asks for no more has the source of the upload cancelled", async () => {
+  await using t = await tunnel(() => new Response("early"));
+  const cancelled = Promise.withResolvers<unknown>();
+  const body = new ReadableStream<Uint8Array>({
+    start: (controller) => controller.enqueue(new Uint8Array(10)), // and then nothing for ever
+    cancel: cancelled.resolve,
+  });
+  const stream = await t.open();
+  const request = new Request("https://app.example/", { method: "POST", body });
+  const response = await fetchOverStream(stream, request);
+  assertEquals(await response.text(), "early");
+  const why = await cancelled.promise;
+  assert(why instanceof HtxError);
+  assertEquals([why.code, stream.signal.aborted], ["NO_ERROR", true]);
+  await t.idle();
+});
+
+Deno.test("a session that ends with GOING_AWAY does not say that a request was never handled; a stream does", async () => {
+  const begun = Promise.withResolvers<void>();
+  await using t = await tunnel(async () => {
+    begun.resolve();
+    await new Promise(() => {});
+    return new Response();
+  });
+  const underWay = fetchOverStream(await t.open(), { ...GET, method: "POST" });
+  await begun.promise;
+  const unsent = await t.open();
+  t.server.close({ code: "GOING_AWAY" });
+  const error = await assertRejects(() => underWay, HtxError);
+  assertEquals([error.code, error.retryable], ["GOING_AWAY", false]);
+  const late = await assertRejects(() => unsent.read(), HtxError);
+  assertEquals([late.code, late.retryable], ["GOING_AWAY", true]); // the peer has never heard of it
+});
