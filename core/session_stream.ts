@@ -79,6 +79,11 @@ export class SessionStream {
     return this._receive.size;
   }
 
+  /** Bytes given to {@linkcode SessionStream.put} since the beginning. */
+  get bytesPut(): number {
+    return this._queuedBytes;
+  }
+
   /** Takes the next received chunk; `null` at the end, `undefined` where nothing waits yet. Returns credit. */
   take(): Bytes | null | undefined {
     const chunk = this._receive.shift();

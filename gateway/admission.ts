@@ -10,7 +10,10 @@ import {
   type AdmissionOptions,
   extractTickets,
   mayCarryTicket,
+  takeFromCookies,
+  takeFromTarget,
   TICKET_CARRIERS,
+  TICKET_PARAMETER,
   type TicketCarrier,
   TicketPolicy,
   type TicketRefusal,
@@ -51,6 +54,8 @@ export type AdmissionOutcome =
     readonly admitted: true;
     /** Path and query without tickets. */
     readonly target: string;
+    /** The fields that go upstream; the page that `referer` names is without tickets, too. */
+    readonly fields: [string, string][];
     /** The `cookie` lines without tickets and admission cookies. */
     readonly cookies: readonly string[];
     /** The body, where it had to be read; without tickets. */
@@ -81,7 +86,11 @@ export class Admission {
   readonly #delay: boolean;
   readonly #carriers: readonly TicketCarrier[];
 
-  /** Made by the gateway. */
+  /**
+   * Made by the gateway.
+   *
+   * @throws {TypeError} when the ticket's cookie has the name of a session cookie
+   */
   constructor(options: TicketAdmissionOptions, metrics: GatewayMetrics) {
     const { policy = new TicketPolicy(), verifier, session, formTimeoutMs = DEFAULT_FORM_TIMEOUT_MS } =
       options;
@@ -93,6 +102,11 @@ export class Admission {
     if (session !== false) {
       this.secure = new AdmissionCookies({ ...session, secure: true });
       this.plain = new AdmissionCookies({ ...session, secure: false });
+      for (const { name } of [this.secure, this.plain]) {
+        if (takeFromCookies(`${policy.cookie}=`, name).values.length > 0) {
+          throw new TypeError(`Cannot make admission: ticket and session have one cookie, ${name}`);
+        }
+      }
     }
     this.#metrics = metrics;
     this.#formTimeoutMs = formTimeoutMs;
@@ -123,7 +137,8 @@ export class Admission {
       }
     }
     const found = extractTickets({ target: parsed.path, cookies, form }, this.policy.cookie);
-    const rest = { target: found.target, cookies: found.cookies, body: found.form };
+    const fields = parsed.fields.map(withoutTicket);
+    const rest = { target: found.target, fields, cookies: found.cookies, body: found.form };
     if (taken?.result.ok === true) {
       this.#metrics.admissions++;
       return { admitted: true, ...rest, setCookie: taken.result.renewal };
@@ -137,4 +152,9 @@ export class Admission {
     this.#metrics.tickets.accepted++;
     return { admitted: true, ...rest, setCookie: own?.issue() };
   }
+}
+
+/** The address of the page that a ticket opened goes into the requests that the page makes. */
+function withoutTicket([name, value]: [string, string]): [string, string] {
+  return [name, name === "referer" ? takeFromTarget(value, TICKET_PARAMETER).rest : value];
 }

@@ -1,4 +1,4 @@
-import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { assert, assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
 import { configureSync, type LogRecord, resetSync } from "@logtape/logtape";
 import { encodeBase64Url } from "@std/encoding/base64url";
 import {
@@ -17,6 +17,7 @@ import { over, raw, tell, told } from "./_testing.ts";
 import { decoyAlone, fixedDecoy, staticDecoy } from "./decoy.ts";
 import { denoFront } from "./front.ts";
 import type { TicketAdmissionOptions } from "./admission.ts";
+import { createGateway } from "./gateway.ts";
 import { nodeFront } from "./node_front.ts";
 
 const FORM = "application/x-www-form-urlencoded";
@@ -78,6 +79,36 @@ Deno.test("e-29, e-49: each carrier lets in once, and no trace of the ticket goe
   }
   assertEquals(g.gateway.metrics.tickets.accepted, 8);
   assertEquals(g.gateway.metrics.tickets.replayed, 4);
+});
+
+Deno.test("a ticket in the referer is removed in whatever spelling, and neither counts nor is spent", async () => {
+  await using g = over(tell, { admission: guard() });
+  const session = cookieOf(await g.ask(`/?${makeTicketQuery(key)}`));
+  for (const name of ["bn1", "%62%6E1"]) {
+    const ticket = makeTicket(key);
+    const referer = `http://site.example/p?a=1&${name}=${ticket}&b=%20`;
+    const answer = await told(await g.ask("/", { headers: { cookie: session, referer } }));
+    assertEquals(answer.header("referer"), "http://site.example/p?a=1&b=%20");
+    assertEquals((await g.ask("/", { headers: { referer } })).status, 404);
+    const first = await told(await g.ask(`/?bn1=${ticket}`, { headers: { referer } }));
+    assertEquals(first.header("referer"), "http://site.example/p?a=1&b=%20");
+  }
+});
+
+Deno.test("a gateway is refused, and a reload, where ticket and session would have one cookie", async () => {
+  const refused = (cookie: string, name: string) => {
+    const session = { keys: [new Uint8Array(32).fill(9)], name };
+    return guard({ policy: new TicketPolicy({ cookie }), session });
+  };
+  await using g = over(tell, { admission: guard() });
+  for (const [cookie, name] of [["sid", "sid"], ["__Host-own", "own"], ["s%69d", "sid"]] as const) {
+    const admission = refused(cookie, name);
+    assertThrows(() => createGateway({ upstream: g.upstream, admission }), TypeError, "one cookie");
+    assertThrows(() => g.gateway.reload({ admission }), TypeError, "one cookie");
+  }
+  assertEquals((await g.ask(`/?${makeTicketQuery(key)}`)).status, 200);
+  await using other = over(tell, { admission: refused("__Host-sid2", "sid") });
+  assertEquals((await other.ask(`/?${makeTicketQuery(key)}`)).status, 200);
 });
 
 Deno.test("the session cookie: plain without TLS, Secure with __Host- by https or a trusted proxy that says so", async () => {

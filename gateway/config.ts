@@ -97,7 +97,7 @@ export interface GatewayConfig {
     /** Milliseconds that running requests get when the gateway is stopped. @default {10000} */
     readonly shutdown_ms: number;
   };
-  /** WebSockets of those who were let in. */
+  /** WebSockets of those who were let in; with the front `deno` alone. */
   readonly websocket: {
     /** Passes them to the application behind the tunnel. @default {false} */
     readonly pass: boolean;
@@ -498,6 +498,11 @@ export function parseConfig(source: string, name = "gateway.toml"): GatewayConfi
       "expected covert_path and covert_upstream together",
     );
   }
+  if (listen.front === "node") {
+    const cannot = 'since the front "node" cannot upgrade to WebSocket';
+    if (config.websocket.pass) problem(["websocket", "pass"], `expected false, ${cannot}`);
+    if (covert_path !== "") problem(["websocket", "covert_path"], `expected none, ${cannot}`);
+  }
   for (const [i, upstream] of config.upstream.entries()) {
     if (upstream.address !== "echo" && upstream.public_key === "") {
       problem(["upstream", i, "public_key"], "expected the upstream's public key, which is pinned");
@@ -529,7 +534,8 @@ export function parseConfig(source: string, name = "gateway.toml"): GatewayConfi
 /** The configuration as TOML, with every default, and secrets masked. */
 export function printConfig(config: GatewayConfig): string {
   const url = config.tickets.redis_url;
-  const tickets = { ...config.tickets, redis_url: url.replace(/^(rediss?:\/\/)[^@/]*@/, "$1***@") };
+  // Up to the last @ there is: a password may hold any character, also one that makes the URL none.
+  const tickets = { ...config.tickets, redis_url: url.replace(/^(rediss?:\/\/).*@/, "$1***@") };
   return stringifyToml({ ...config, tickets });
 }
 

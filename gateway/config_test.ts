@@ -3,6 +3,7 @@ import { KeyPair } from "../noise/mod.ts";
 import { generateTicketKey, makeTicketQuery } from "../tickets/mod.ts";
 import { ConfigError, needsRestart, parseConfig, printConfig } from "./config.ts";
 import { checkConfig, runGateway } from "./run.ts";
+import { makeCertificate } from "./_testing_tls.ts";
 import { readOrMakeKeyPair, readSecretBytes } from "./secrets.ts";
 
 const HEX = "ab".repeat(32);
@@ -67,6 +68,14 @@ Deno.test("parseConfig() names line, key and what was expected", () => {
       ],
       ["[session]\nname = '__Host-x'", "gateway.toml:2: session.name: expected a cookie name without prefix"],
       ["[decoy]\nkind = 'static'", "gateway.toml:1: decoy.root: expected a folder"],
+      [
+        "[listen]\nfront = 'node'\n[websocket]\npass = true",
+        'gateway.toml:4: websocket.pass: expected false, since the front "node" cannot upgrade to WebSocket',
+      ],
+      [
+        "[listen]\nfront = 'node'\n[websocket]\ncovert_upstream = 'h:1'\ncovert_path = '/live'",
+        'gateway.toml:5: websocket.covert_path: expected none, since the front "node" cannot upgrade',
+      ],
       [
         "[listen]\ntrusted_proxies = ['10.0.0.0/8', '10.0.0.0/33']",
         "gateway.toml:2: listen.trusted_proxies[1]: expected an IP",
@@ -217,6 +226,112 @@ Deno.test("runGateway() warns of tickets without TLS and of missing session keys
   );
   assertEquals(await ask(makeTicketQuery(other)), 200);
   await running.shutdown();
+  await Deno.remove(base, { recursive: true });
+});
+
+Deno.test("printConfig() masks the password of a URL whatever stands in it", () => {
+  for (
+    const [url, masked] of [
+      ["redis://user:p@ss@h:6379", "redis://***@h:6379"],
+      ["rediss://:s3/cret@h:6379/0", "rediss://***@h:6379/0"], // no URL, as it stands
+      ["redis://:a?b#c@h", "redis://***@h"],
+      ["redis://h:6379/0", "redis://h:6379/0"],
+      ["env:REDIS_URL", "env:REDIS_URL"],
+    ] as const
+  ) {
+    const printed = parseConfig(printConfig(parseConfig(`[tickets]\nredis_url = "${url}"`)));
+    assertEquals(printed.tickets.redis_url, masked);
+  }
+});
+
+Deno.test("checkConfig() and runGateway() refuse certificates and keys that cannot serve", async () => {
+  const base = await Deno.makeTempDir();
+  const { cert, key } = await makeCertificate(base);
+  await Deno.mkdir(`${base}/other`);
+  await makeCertificate(`${base}/other`);
+  await Deno.writeTextFile(
+    `${base}/junk.pem`,
+    "-----BEGIN CERTIFICATE-----\njunk\n-----END CERTIFICATE-----\n",
+  );
+  await Deno.writeTextFile(`${base}/both.pem`, key + cert);
+  for (const front of ["deno", "node"]) {
+    const tls = (cert: string, key: string) =>
+      parseConfig(`[listen]\nport = 0\nfront = "${front}"\ntls_cert = "${cert}"\ntls_key = "${key}"`);
+    const options = { base, onWarning: () => {} };
+    for (
+      const [cert, key, message] of [
+        ["junk.pem", "key.pem", "Cannot use listen.tls_cert: junk.pem holds no PEM certificate"],
+        [
+          "cert.pem",
+          "cert.pem",
+          "Cannot use listen.tls_key: cert.pem holds no PEM private key without a passphrase",
+        ],
+        [
+          "cert.pem",
+          "other/key.pem",
+          "Cannot use listen.tls_key: other/key.pem is not the key of cert.pem",
+        ],
+      ] as const
+    ) {
+      for (const use of [checkConfig, runGateway]) {
+        const error = await assertRejects((): Promise<unknown> => use(tls(cert, key), options), Error);
+        assertEquals(error.message, message);
+      }
+    }
+    for (const [cert, key] of [["cert.pem", "key.pem"], ["both.pem", "both.pem"]] as const) {
+      await checkConfig(tls(cert, key), options);
+      await using _running = await runGateway(tls(cert, key), options);
+    }
+  }
+  await Deno.remove(base, { recursive: true });
+});
+
+Deno.test("a Deno KV file that cannot be opened is told with its path and why", async () => {
+  const base = await Deno.makeTempDir();
+  await Deno.writeTextFile(`${base}/ticket.key`, HEX, { mode: 0o600 });
+  const config = (path: string) =>
+    parseConfig(
+      `[listen]\nport = 0\n[tickets]\nenabled = true\nstore = "kv"\nkv_path = "${path}"\n` +
+        `[[tickets.keys]]\nid = "0011223344556677"\nprivate_key = "file:ticket.key"`,
+    );
+  const options = { base, onWarning: () => {} };
+  const missing = `Cannot use tickets.kv_path: none/tickets.db: there is no folder ${base}/none/`;
+  for (const use of [checkConfig, runGateway]) {
+    const error = await assertRejects(
+      (): Promise<unknown> => use(config("none/tickets.db"), options),
+      Error,
+    );
+    assertEquals(error.message, missing);
+  }
+  await checkConfig(config("tickets.db"), options);
+  await Deno.mkdir(`${base}/folder`);
+  await assertRejects(
+    () => runGateway(config("folder"), options),
+    Error,
+    "Cannot use tickets.kv_path: folder: unable to open database file",
+  );
+  await Deno.remove(base, { recursive: true });
+});
+
+Deno.test("of two reloads the last stays, also when the first takes longer to read", async () => {
+  const base = await Deno.makeTempDir();
+  // A key that is there when somebody writes it.
+  const slow = `${base}/slow.key`;
+  assert((await new Deno.Command("bash", { args: ["-c", 'mkfifo -m 600 "$0"', slow] }).output()).success);
+  await using running = await runGateway(parseConfig("[listen]\nport = 0"), { base, onWarning: () => {} });
+  const decoy = (body: string) => `[decoy]\nbody = "${body}"\n`;
+  const first = running.reload(parseConfig(
+    `${decoy("first")}[tickets]\nenabled = true\n` +
+      `[[tickets.keys]]\nid = "0011223344556677"\nprivate_key = "file:slow.key"`,
+  ));
+  const failing = running.reload(parseConfig(`${decoy("failing")}kind = "static"\nroot = "none"`));
+  const second = running.reload(parseConfig("[tickets]\nenabled = false"));
+  const failed = assertRejects(() => failing, Error, "decoy.root");
+  await Deno.writeTextFile(slow, HEX);
+  await Promise.all([first, failed, second]);
+  // Tickets are off again: the echo answers, and no decoy.
+  const response = await fetch(`${running.url}/echo`, { method: "POST", body: "hello" });
+  assertEquals(await response.text(), "hello");
   await Deno.remove(base, { recursive: true });
 });
 

@@ -46,7 +46,7 @@ export interface HttpFront extends AsyncDisposable {
   readonly addr: FrontAddr;
   /** Whether TLS ends here. */
   readonly encrypted: boolean;
-  /** Settles when it has ended. */
+  /** Settles when it has ended, or has been let go of: see {@linkcode denoFront}. */
   readonly finished: Promise<void>;
   /** Takes no new connections and lets running requests finish. */
   shutdown(): Promise<void>;
@@ -80,6 +80,9 @@ export const DEFAULT_FRONT_PORT = 8080;
  * request heads or idle connections**: on the open internet put a proxy before it, or use `nodeFront`. It sends
  * no informational responses (save `100 Continue`) and no trailers.
  *
+ * Once it was shut down, nothing ends the connections that it still has but their clients, or the end of the process:
+ * `abort()` then lets go of them, and a program that wants to end calls `Deno.exit`.
+ *
  * @throws {Deno.errors.AddrInUse} when the port is taken
  */
 export function denoFront(handler: FrontHandler, options: FrontOptions = {}): HttpFront {
@@ -102,20 +105,24 @@ export function denoFront(handler: FrontHandler, options: FrontOptions = {}): Ht
     },
   );
   let ended = false;
-  const finished = server.finished.then(() => {
+  let closing: Promise<void> | undefined;
+  const { promise: lost, resolve: letGo } = Promise.withResolvers<void>();
+  const over = server.finished.then(() => {
     ended = true;
   });
+  const finished = Promise.race([over, lost]);
   const abort = () => {
-    if (!ended) controller.abort();
+    if (ended) return;
     ended = true;
+    // After shutdown() the signal would throw BadResource in a listener of Deno's, where nobody can catch it.
+    if (closing === undefined) controller.abort();
+    else letGo();
   };
   return {
     addr: { hostname: server.addr.hostname, port: server.addr.port },
     encrypted,
     finished,
-    shutdown: async () => {
-      if (!ended) await server.shutdown();
-    },
+    shutdown: () => ended ? finished : closing ??= server.shutdown(),
     abort,
     [Symbol.asyncDispose]: async () => {
       abort();

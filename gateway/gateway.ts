@@ -87,9 +87,14 @@ export interface UpgradeContext {
   readonly path: string;
   /** A `set-cookie` line that the response has to carry, after admission by a ticket. */
   readonly setCookie: string | undefined;
-  /** Opens a stream to an upstream. */
+  /** Aborts when the handshake is given up: it took too long, its client has gone, or the gateway stops. */
+  readonly signal: AbortSignal;
+  /** Opens a stream to an upstream. It is reset when the handshake is given up. */
   open(options?: { signal?: AbortSignal | undefined }): Promise<HtxStream>;
-  /** Counts the connection as running until the returned function is called; `cut` is called when the gateway stops. */
+  /**
+   * Counts the connection as running until the returned function is called; `cut` is called when the gateway stops. The
+   * handshake is over with it: no time limit holds any more.
+   */
   hold(cut: () => void): () => void;
 }
 
@@ -280,7 +285,7 @@ export class Gateway implements AsyncDisposable {
 
   /** Waits until nothing runs any more, no longer than `graceMs`. */
   async #quiet(graceMs: number | undefined): Promise<void> {
-    if (this._running.size + this.#held.size === 0) return;
+    if (this.#busy === 0) return;
     const idle = this.#idle ??= Promise.withResolvers<void>();
     await (graceMs === undefined ? idle.promise : within(idle.promise, graceMs));
   }
@@ -317,7 +322,17 @@ export class Gateway implements AsyncDisposable {
     info: FrontInfo,
     intercept: NonNullable<GatewayOptions["intercept"]>,
   ): Promise<Response> {
-    return await intercept(request, info) ?? await this.#admit(request, info);
+    const started = performance.now();
+    let response: Response | undefined;
+    try {
+      response = await intercept(request, info);
+    } catch (error) {
+      this._log.error("Intercepting failed: {reason}", { reason: messageOf(error) });
+      const decoy = await answerDecoy(this.#decoy, request, info, undefined);
+      this.metrics.done("decoy", performance.now() - started);
+      return decoy;
+    }
+    return response ?? await this.#admit(request, info);
   }
 
   #admit(request: Request, info: FrontInfo): Response | Promise<Response> {
@@ -390,7 +405,7 @@ export class Gateway implements AsyncDisposable {
     if (limits.bodyBytes > 0 && announced > limits.bodyBytes) {
       return exchange.refuse(413, "too-large", "the body is too large");
     }
-    if (this._running.size >= limits.concurrentRequests) {
+    if (this.#busy >= limits.concurrentRequests) {
       return exchange.refuse(503, "overloaded", "too many requests at once", true);
     }
     if (parsed.webSocket) return this.#upgrade(exchange);
@@ -399,42 +414,54 @@ export class Gateway implements AsyncDisposable {
 
   async #upgrade(exchange: Exchange): Promise<Response> {
     const { request, info, parsed, facts, id } = exchange;
-    if (this.#onUpgrade === undefined) {
-      return exchange.refuse(501, "bad-request", "WebSocket is not offered here");
-    }
+    const hook = this.#onUpgrade;
+    if (hook === undefined) return exchange.refuse(501, "bad-request", "WebSocket is not offered here");
     const fields = exchange.fields();
     fields.push(["upgrade", "websocket"]);
     let response: Response | undefined;
     try {
-      response = await this.#onUpgrade({
-        request,
-        info,
-        head: {
-          method: "CONNECT",
-          scheme: facts.scheme,
-          authority: parsed.authority,
+      response = await exchange.handshake((signal) =>
+        hook({
+          request,
+          info,
+          head: {
+            method: "CONNECT",
+            scheme: facts.scheme,
+            authority: parsed.authority,
+            path: exchange.target,
+            fields: fields.filter(([name]) =>
+              name !== "sec-websocket-key" && name !== "sec-websocket-extensions" &&
+              name !== "sec-websocket-accept"
+            ),
+          },
+          client: facts,
+          id,
           path: exchange.target,
-          fields: fields.filter(([name]) =>
-            name !== "sec-websocket-key" && name !== "sec-websocket-extensions" &&
-            name !== "sec-websocket-accept"
-          ),
-        },
-        client: facts,
-        id,
-        path: exchange.target,
-        setCookie: exchange.setCookie,
-        open: async (options = {}) => {
-          const upstream = this._pool.pick();
-          return await this._pool.open(upstream, options.signal);
-        },
-        hold: (cut) => {
-          this.#held.add(cut);
-          return () => {
-            this.#held.delete(cut);
-            this._left();
-          };
-        },
-      });
+          setCookie: exchange.setCookie,
+          signal,
+          open: async (options = {}) => {
+            const either = options.signal === undefined ? signal : AbortSignal.any([signal, options.signal]);
+            const upstream = exchange.upstream = this._pool.pick();
+            const stream = await this._pool.open(upstream, either);
+            const reset = () => stream.reset("CANCELLED", "given up");
+            if (signal.aborted) reset();
+            else signal.addEventListener("abort", reset, { once: true });
+            return stream;
+          },
+          hold: (cut) => {
+            if (signal.aborted) {
+              cut();
+              return () => {};
+            }
+            this.#held.add(cut);
+            exchange.established();
+            return () => {
+              this.#held.delete(cut);
+              this._left();
+            };
+          },
+        })
+      );
     } catch (error) {
       return exchange.failed(error);
     }
@@ -445,18 +472,23 @@ export class Gateway implements AsyncDisposable {
 
   // ------------------------------------------------------------------ what runs
 
+  /** Requests on their way and WebSockets that are open. */
+  get #busy(): number {
+    return this._running.size + this.#held.size;
+  }
+
   /** @internal */
   _entered(exchange: Exchange): void {
     this._running.add(exchange);
-    this.metrics.active = this._running.size;
+    this.metrics.active = this.#busy;
     if (this.#sweeper === undefined) this.#armSweep();
   }
 
   /** @internal */
   _left(exchange?: Exchange): void {
     if (exchange !== undefined) this._running.delete(exchange);
-    this.metrics.active = this._running.size;
-    if (this.#idle !== undefined && this._running.size + this.#held.size === 0) this.#idle.resolve();
+    this.metrics.active = this.#busy;
+    if (this.#idle !== undefined && this.#busy === 0) this.#idle.resolve();
   }
 
   #armSweep(): void {
@@ -484,7 +516,7 @@ export class Gateway implements AsyncDisposable {
   #abandon(upstream: Upstream): void {
     if (!this._pool.several) return;
     for (const exchange of [...this._running]) {
-      if (exchange.upstream === upstream && exchange.waiting && exchange.replayable) exchange.giveUp("moved");
+      if (exchange.upstream === upstream && exchange.waiting && exchange.movable) exchange.giveUp("moved");
     }
   }
 }
@@ -524,6 +556,8 @@ class Exchange {
   #span: GatewaySpan | undefined;
   #bodyStarted = false;
   #direct = false;
+  /** What the stream had been given of a direct body at the last look. */
+  #written = 0;
   readonly #onClientGone = () => this.giveUp("client-gone");
 
   constructor(
@@ -562,10 +596,16 @@ class Exchange {
     return IDEMPOTENT.has(this.parsed.method) && !this.#bodyStarted;
   }
 
+  /** Whether it can go to another upstream while it waits: nothing of it has been sent, or it can be sent again. */
+  get movable(): boolean {
+    if (this.parsed.webSocket) return false; // its hook has the stream
+    return this.replayable || (this.#stream === undefined && !this.#bodyStarted);
+  }
+
   /** The fields that go upstream. */
   fields(): [string, string][] {
     const { parsed } = this;
-    const fields = parsed.fields;
+    const fields = this.#admitted?.fields ?? parsed.fields;
     const cookies = this.#admitted?.cookies ?? parsed.cookies;
     for (const line of cookies) fields.push(["cookie", line]);
     fields.push(["x-request-id", this.id]);
@@ -606,6 +646,21 @@ class Exchange {
         gateway.metrics.retries++;
       }
     }
+  }
+
+  /** Runs the handshake of a WebSocket, under the limits that hold for any answer's head. */
+  async handshake<T>(run: (signal: AbortSignal) => T | Promise<T>): Promise<T> {
+    this.#gateway._entered(this);
+    const { signal } = this.#dialing = new AbortController();
+    const { promise: givenUp, reject } = Promise.withResolvers<never>();
+    this.#wake = () => reject(new HtxError("CANCELLED", "Handshake was given up"));
+    return await Promise.race([run(signal), givenUp]);
+  }
+
+  /** The handshake is done: from now on the connection is counted and cut by whoever holds it. */
+  established(): void {
+    this.#unwatch();
+    this.#gateway._left(this);
   }
 
   /** Waits, unless the exchange is given up meanwhile. */
@@ -684,6 +739,7 @@ class Exchange {
 
   async #exchange(upstream: Upstream, parts: HttpRequestParts): Promise<HttpResponse> {
     const pool = this.#gateway._pool;
+    this.#dialing = undefined; // an earlier attempt's may be aborted
     let connection = upstream.ready;
     if (connection === undefined) {
       this.#dialing = new AbortController();
@@ -738,6 +794,7 @@ class Exchange {
         return !sent || this.#mayReplay();
       case "TRUNCATED":
       case "CLOSED":
+      case "GOING_AWAY": // of the session: one of a stream is retryable
         pool.broke(upstream, error);
         return !sent || this.#mayReplay();
       default:
@@ -757,6 +814,11 @@ class Exchange {
   look(now: number): void {
     const { _turn } = this.#gateway;
     if (this.#turn === _turn - 1) this.#progressAt = now; // bytes moved since the last look
+    if (this.#direct) {
+      const written = this.#stream?.bytesPut ?? 0;
+      if (written !== this.#written) this.#progressAt = now; // more of the body came
+      this.#written = written;
+    }
     const limits = this.#limits;
     if (limits.requestTimeoutMs > 0 && now - this.#started >= limits.requestTimeoutMs) {
       return this.giveUp("slow");
@@ -796,6 +858,7 @@ class Exchange {
     const headers: [string, string][] = [];
     for (const field of received.fields) {
       if (setTrailers === undefined && field[0] === "trailer") continue;
+      if (status === 205 && field[0] === "content-length") continue; // RFC 9110 §15.3.6: there is no content
       headers.push(field as [string, string]);
     }
     const { setCookie } = this;
@@ -893,7 +956,6 @@ class Exchange {
 
   /** The answer to a request that failed on its way. */
   failed(error: unknown): Response {
-    this.#unwatch();
     const [status, outcome, why] = this.#judge(error);
     this.#status = status;
     this.#headAt = performance.now();
@@ -920,6 +982,8 @@ class Exchange {
         return [413, "too-large", "the body is too large"];
       case "stopping":
         return [503, "stopping", "the gateway is shutting down"];
+      case "moved":
+        return [502, "upstream-down", "the upstream cannot be reached"];
     }
     if (error instanceof TypeError) return [400, "bad-request", "the request cannot be carried"];
     if (!(error instanceof HtxError)) return [502, "client-gone", "the request's body broke off"];
@@ -949,6 +1013,7 @@ class Exchange {
   #finish(outcome: Outcome): void {
     if (this.#over) return;
     this.#over = true;
+    this.#unwatch();
     this.#gateway._left(this);
     const { metrics } = this.#gateway;
     metrics.bytesIn += this.#bytesIn;

@@ -10,7 +10,12 @@ export interface GatewayLimits {
   headerBytes?: number | undefined;
   /** Bytes of a request's body; past it 413. 0 is no bound: bodies are never held. @default {0} */
   bodyBytes?: number | undefined;
-  /** Requests on their way upstream at once; past it 503 with `retry-after`. @default {1024} */
+  /**
+   * Requests on their way upstream at once, open WebSockets and their handshakes among them; past it 503 with
+   * `retry-after`.
+   *
+   * @default {1024}
+   */
   concurrentRequests?: number | undefined;
   /** Milliseconds for the upstream to begin its answer, counted from the last of the request's body; then 504. @default {30000} */
   responseTimeoutMs?: number | undefined;

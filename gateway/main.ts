@@ -96,7 +96,7 @@ async function main(args: string[]): Promise<void> {
     await running.shutdown();
     end();
   };
-  const reload = async () => {
+  const readAgain = async () => {
     try {
       const keys = await running.reload((await load(file)).config);
       log.info("Configuration read again");
@@ -105,9 +105,12 @@ async function main(args: string[]): Promise<void> {
       log.error("Configuration not taken, the old one stays: {reason}", { reason: lineOf(error) });
     }
   };
+  let reading = Promise.resolve();
+  const reload = () => reading = reading.then(readAgain); // one after another: the last signal's file stays
   onSignals(stop, reload);
   await ended;
-  offSignals();
+  // Connections that outlive a shutdown of Deno's server would keep the process.
+  Deno.exit(0);
 }
 
 let handlers: [Deno.Signal, () => void][] = [];

@@ -2,6 +2,9 @@ import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { KeyPair } from "../noise/mod.ts";
 import { generateTicketKey, makeTicketCookie, makeTicketQuery } from "../tickets/mod.ts";
 import { Child, curl, long, startGateway, startUpstream, until } from "./_testing.ts";
+import { makeCertificate } from "./_testing_tls.ts";
+import { parseConfig } from "./config.ts";
+import { runGateway } from "./run.ts";
 
 const hex = (bytes: Uint8Array) => Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
 
@@ -89,6 +92,41 @@ Deno.test("SIGTERM during 100 streaming downloads: all finish, or are cut at the
   assertEquals(results.filter((one) => one === size).length, 50);
   assertEquals(results.filter((one) => one === "cut").length, 50);
   assertEquals((await child.status).code, 0);
+});
+
+Deno.test("SIGTERM ends the process with status 0, whatever connections stay behind", async () => {
+  const upstream = await startUpstream();
+  await using _upstream = upstream.child;
+  const { child, url } = await startGateway(
+    `[listen]\nport = 0\n[[upstream]]\naddress = "127.0.0.1:${upstream.port}"\npublic_key = "${upstream.publicKey}"\n` +
+      `[limits]\nshutdown_ms = 300\n[log]\nlevel = "error"\n`,
+  );
+  await using _child = child;
+  const port = Number(new URL(url).port);
+  const conns: Deno.Conn[] = [];
+  for (
+    const [sent, answer] of [
+      [
+        "POST /upload HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\nabc",
+        "HTTP/1.1 100",
+      ],
+      ["GET /download?bytes=100000000 HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 200"], // read no further
+      ["PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0", "\0"],
+      ["", ""],
+    ] as const
+  ) {
+    const conn = await Deno.connect({ hostname: "127.0.0.1", port });
+    conns.push(conn);
+    if (sent === "") continue;
+    await conn.write(new TextEncoder().encode(sent));
+    const buffer = new Uint8Array(64); // the answer tells that the server has it
+    const n = await conn.read(buffer);
+    assertStringIncludes(new TextDecoder().decode(buffer.subarray(0, n ?? 0)), answer);
+  }
+  child.kill("SIGTERM");
+  const { code } = await child.status;
+  for (const conn of conns) conn.close();
+  assertEquals([code, child.lines.filter((line) => /error/i.test(line))], [0, []]);
 });
 
 Deno.test("64 clients while the upstream is killed and restarted five times: every request gets its own answer", async () => {
@@ -217,7 +255,8 @@ Deno.test("e-09: two gateways on one Deno KV file let a ticket in once, also of 
   await Deno.remove(base, { recursive: true });
 });
 
-Deno.test("e-09: two gateways on one Redis let a ticket in once, also of 200 copies at once", async () => {
+/** Runs `use` with a redis-server of its own, where there is one. */
+async function withRedis(use: (url: string, base: string) => Promise<void>): Promise<void> {
   const base = await Deno.makeTempDir();
   const probe = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   const { port } = probe.addr;
@@ -243,12 +282,38 @@ Deno.test("e-09: two gateways on one Redis let a ticket in once, also of 200 cop
         return false;
       }
     });
-    await twoGateways(base, `store = "redis"\nredis_url = "redis://127.0.0.1:${port}"\n`, []);
+    await use(`redis://127.0.0.1:${port}`, base);
   } finally {
     redis.kill("SIGTERM");
     await redis.status;
     await Deno.remove(base, { recursive: true });
   }
+}
+
+Deno.test("e-09: two gateways on one Redis let a ticket in once, also of 200 copies at once", async () => {
+  await withRedis((url, base) => twoGateways(base, `store = "redis"\nredis_url = "${url}"\n`, []));
+});
+
+Deno.test("reload() takes per_minute and burst over, also where Redis keeps the buckets", async () => {
+  await withRedis(async (url, base) => {
+    const key = generateTicketKey();
+    await Deno.writeTextFile(`${base}/ticket.key`, hex(key.privateKey), { mode: 0o600 });
+    const limited = (perMinute: number, burst: number) =>
+      parseConfig(
+        `[listen]\nport = 0\n[tickets]\nenabled = true\nstore = "redis"\nredis_url = "${url}"\n` +
+          `per_minute = ${perMinute}\nburst = ${burst}\n` +
+          `[[tickets.keys]]\nid = "${hex(key.keyId)}"\nprivate_key = "file:ticket.key"`,
+      );
+    await using running = await runGateway(limited(1, 1), { base, onWarning: () => {} });
+    const show = async () => {
+      const response = await fetch(`${running.url}/?${makeTicketQuery(key)}`);
+      await response.text();
+      return response.status;
+    };
+    assertEquals([await show(), await show()], [200, 404]);
+    assertEquals(await running.reload(limited(1, 2)), []);
+    assertEquals([await show(), await show(), await show()], [200, 200, 404]);
+  });
 });
 
 Deno.test("e-37: a thousand half-open connections, and a good client still gets its answer", async () => {
@@ -293,18 +358,7 @@ Deno.test("a second signal ends the process at once", async () => {
 
 Deno.test("TLS and HTTP/2 at the front: curl with both versions, Secure cookies", async () => {
   const base = await Deno.makeTempDir();
-  const openssl = await new Deno.Command("openssl", {
-    args: [
-      ..."req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost"
-        .split(" "),
-      ..."-addext subjectAltName=DNS:localhost,IP:127.0.0.1 -addext basicConstraints=critical,CA:FALSE".split(
-        " ",
-      ),
-      ...["-keyout", `${base}/key.pem`, "-out", `${base}/cert.pem`],
-    ],
-    stderr: "null",
-  }).output();
-  assert(openssl.success);
+  await makeCertificate(base);
   const key = generateTicketKey();
   await Deno.writeTextFile(`${base}/ticket.key`, hex(key.privateKey), { mode: 0o600 });
   for (const front of ["deno", "node"]) {

@@ -78,7 +78,7 @@ export class GatewayMetrics {
   bytesIn = 0;
   /** Bytes of response bodies. */
   bytesOut = 0;
-  /** Requests on their way now. */
+  /** Requests on their way now, open WebSockets among them. */
   active = 0;
   /** Sum of all latencies, in seconds. */
   latencySum = 0;

@@ -57,10 +57,13 @@ export async function nodeFront(handler: FrontHandler, options: NodeFrontOptions
     socket.end(CONNECT_REFUSAL);
   });
   const sockets = new Set<Socket>();
-  server.on(tls === undefined ? "connection" : "secureConnection", (socket: Socket) => {
+  const track = (socket: Socket) => {
     sockets.add(socket);
     socket.on("close", () => sockets.delete(socket));
-  });
+  };
+  server.on("connection", track);
+  // With TLS, "connection" is the TCP socket: one that never shakes hands has no other.
+  if (encrypted) server.on("secureConnection", track);
   await new Promise<void>((resolve, reject) => {
     server.once("error", reject);
     server.listen(port, hostname, () => {
@@ -150,7 +153,10 @@ class NodeInfo implements FrontInfo {
         const before = hints[name];
         hints[name] = before === undefined ? value : [...(Array.isArray(before) ? before : [before]), value];
       }
-      if (hints["link"] !== undefined) this.#outgoing.writeEarlyHints(hints);
+      if (hints["link"] === undefined) return;
+      try {
+        this.#outgoing.writeEarlyHints(hints);
+      } catch { /* Node refuses some values: a hint that cannot be sent is left out */ }
     };
   }
 
@@ -283,6 +289,7 @@ async function send(
     return;
   }
   const reader = body.getReader();
+  const sizeless = !fields.has("content-length") && !fields.has("trailer");
   let gone = false;
   const onClose = () => {
     if (outgoing.writableFinished) return;
@@ -291,27 +298,25 @@ async function send(
   };
   outgoing.once("close", onClose);
   try {
-    const first = await reader.read();
+    const first = reader.read();
     let second: ReturnType<typeof reader.read> | undefined;
-    if (!first.done && !fields.has("content-length") && !fields.has("trailer")) {
-      // A body that is all here gets a length.
-      second = reader.read();
-      let timer: ReturnType<typeof setTimeout> | undefined;
-      const later = new Promise<undefined>((resolve) => timer = setTimeout(() => resolve(undefined), 0));
-      const soon = await Promise.race([second, later]);
-      clearTimeout(timer);
-      if (soon?.done) {
-        head(["content-length", String(first.value.length)]);
-        outgoing.end(first.value);
-        return;
+    let read = await soon(first);
+    if (read === undefined) { // an event stream may say nothing for long: its head does not wait
+      head();
+      outgoing.flushHeaders();
+      read = await first;
+    } else {
+      if (sizeless && !read.done) {
+        second = reader.read();
+        if ((await soon(second))?.done) { // a body that is all here gets a length
+          head(["content-length", String(read.value.length)]);
+          outgoing.end(read.value);
+          return;
+        }
       }
+      head(sizeless && read.done ? ["content-length", "0"] : undefined);
     }
-    head(
-      first.done && !fields.has("content-length") && !fields.has("trailer")
-        ? ["content-length", "0"]
-        : undefined,
-    );
-    for (let read = first; !read.done; read = await (second ?? reader.read()), second = undefined) {
+    for (; !read.done; read = await (second ?? reader.read()), second = undefined) {
       if (gone) return;
       if (!outgoing.write(read.value)) await drained(outgoing);
     }
@@ -323,6 +328,17 @@ async function send(
     outgoing.destroy(); // the client sees an end without the last chunk
   } finally {
     outgoing.off("close", onClose);
+  }
+}
+
+/** What `promise` gives, or `undefined` when it has not come within a turn of the event loop. */
+async function soon<T>(promise: Promise<T>): Promise<T | undefined> {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const later = new Promise<undefined>((resolve) => timer = setTimeout(() => resolve(undefined), 0));
+  try {
+    return await Promise.race([promise, later]);
+  } finally {
+    clearTimeout(timer);
   }
 }
 

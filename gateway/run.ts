@@ -63,8 +63,8 @@ export interface RunningGateway extends AsyncDisposable {
   /** Where it is reached. */
   readonly url: string;
   /**
-   * Takes tickets, session, limits, decoy and trusted proxies of another configuration over. Connections and running
-   * requests are not touched.
+   * Takes tickets, session, limits, decoy and trusted proxies of another configuration over, one after another.
+   * Connections and running requests are not touched.
    *
    * @returns the keys whose change takes a restart
    * @throws when something that the configuration names cannot be read; everything stays as it was then
@@ -86,7 +86,13 @@ class Stores {
 
   async replay(config: GatewayConfig["tickets"], secrets: SecretOptions): Promise<ReplayStore> {
     const of = JSON.stringify([config.store, config.kv_path, config.redis_url, config.redis_prefix]);
-    if (this.#replay !== undefined && this.#replayOf === of) return this.#replay;
+    if (this.#replay !== undefined && this.#replayOf === of) {
+      // The one store that keeps buckets too. A new one would have forgotten what this gateway recorded.
+      if (this.#replay instanceof RedisTicketStore) {
+        this.#replay.setLimits({ perMinute: config.per_minute, burst: config.burst });
+      }
+      return this.#replay;
+    }
     const made = await this.#make(config, secrets);
     await this.#replay?.close?.();
     this.#replayOf = of;
@@ -99,9 +105,7 @@ class Stores {
       case "memory":
         return new MemoryReplayStore();
       case "kv":
-        return await KvReplayStore.open(
-          config.kv_path === "" ? undefined : resolvePath(config.kv_path, secrets.base),
-        );
+        return await openKv(config, secrets.base);
       case "redis": {
         const reference = config.redis_url;
         const url = /^(?:file|env):/.test(reference) ? await readSecret(reference, secrets) : reference;
@@ -147,6 +151,7 @@ export async function checkConfig(config: GatewayConfig, options: RunOptions = {
   await ticketKeys(config, secrets);
   await sessionKeys(config, secrets);
   await makeDecoy(config, secrets);
+  if (config.tickets.enabled && config.tickets.store === "kv") await kvFile(config.tickets, secrets.base);
   if (/^(?:file|env):/.test(config.tickets.redis_url)) await readSecret(config.tickets.redis_url, secrets);
 }
 
@@ -229,6 +234,20 @@ export async function runGateway(config: GatewayConfig, options: RunOptions = {}
       await stores.close();
     };
     let current = config;
+    const reload = async (next: GatewayConfig) => {
+      const change = {
+        limits: limitsOf(next),
+        forwarding: forwardingOf(next),
+        decoy: await makeDecoy(next, secrets),
+        admission: await makeAdmission(next, secrets, stores),
+      };
+      gateway.reload(change);
+      warnOfTickets(next, warn);
+      const keys = needsRestart(current, next);
+      current = { ...current, ...pick(next) };
+      return keys;
+    };
+    let reloading: Promise<unknown> = Promise.resolve();
     let stopping: Promise<void> | undefined;
     const stop = async () => {
       const frontEnd = front.shutdown();
@@ -242,18 +261,11 @@ export async function runGateway(config: GatewayConfig, options: RunOptions = {}
       front,
       admin,
       url: `${front.encrypted ? "https" : "http"}://${hostOf(front.addr.hostname)}:${front.addr.port}`,
-      reload: async (next) => {
-        const change = {
-          limits: limitsOf(next),
-          forwarding: forwardingOf(next),
-          decoy: await makeDecoy(next, secrets),
-          admission: await makeAdmission(next, secrets, stores),
-        };
-        gateway.reload(change);
-        warnOfTickets(next, warn);
-        const keys = needsRestart(current, next);
-        current = { ...current, ...pick(next) };
-        return keys;
+      reload: (next) => {
+        // One after another: the last configuration stays, however long one before it took to read.
+        const taken = reloading.then(() => reload(next));
+        reloading = taken.catch(() => {});
+        return taken;
       },
       shutdown: () => stopping ??= stop(),
       abort: async () => {
@@ -323,7 +335,74 @@ async function readTls(config: GatewayConfig, secrets: SecretOptions): Promise<F
     readSecret(`file:${tls_cert}`, { base: secrets.base ?? "." }),
     readSecret(`file:${tls_key}`, secrets),
   ]);
+  await requireTls(cert, key, config.listen);
   return { cert: `${cert}\n`, key: `${key}\n` };
+}
+
+/**
+ * Deno's server does not say which file it means, and Node's starts with anything and fails its clients.
+ *
+ * @throws {HtxError} naming the file
+ */
+async function requireTls(cert: string, key: string, names: GatewayConfig["listen"]): Promise<void> {
+  const { createPrivateKey, X509Certificate } = await import("node:crypto");
+  const { tls_cert, tls_key } = names;
+  const fail = (setting: string, why: string, cause?: unknown) =>
+    new HtxError("STORE_FAILED", `Cannot use listen.${setting}: ${why}`, { cause });
+  let leaf, own;
+  try {
+    leaf = new X509Certificate(pemBlock(cert, "CERTIFICATE"));
+  } catch (cause) {
+    throw fail("tls_cert", `${tls_cert} holds no PEM certificate`, cause);
+  }
+  try {
+    own = createPrivateKey(pemBlock(key, "(?:[A-Z]+ )?PRIVATE KEY"));
+  } catch (cause) {
+    throw fail("tls_key", `${tls_key} holds no PEM private key without a passphrase`, cause);
+  }
+  if (!leaf.checkPrivateKey(own)) throw fail("tls_key", `${tls_key} is not the key of ${tls_cert}`);
+}
+
+/** The first block of a PEM file, which may hold others; empty without one. */
+function pemBlock(pem: string, label: string): string {
+  return new RegExp(`-----BEGIN (${label})-----[^]*?-----END \\1-----`).exec(pem)?.[0] ?? "";
+}
+
+async function openKv(config: GatewayConfig["tickets"], base?: string): Promise<KvReplayStore> {
+  const path = await kvFile(config, base);
+  try {
+    return await KvReplayStore.open(path);
+  } catch (error) {
+    if (path === undefined || !(error instanceof HtxError) || !(error.cause instanceof Error)) throw error;
+    const why = `${config.kv_path}: ${error.cause.message}`;
+    throw new HtxError("STORE_FAILED", `Cannot use tickets.kv_path: ${why}`, { cause: error });
+  }
+}
+
+/**
+ * Where the KV file is; `undefined` for the default one.
+ *
+ * @throws {HtxError} when the folder that it belongs into is not there
+ */
+async function kvFile({ kv_path }: GatewayConfig["tickets"], base?: string): Promise<string | undefined> {
+  if (kv_path === "") return undefined;
+  const path = resolvePath(kv_path, base);
+  const folder = path.slice(0, path.lastIndexOf("/") + 1);
+  if (folder !== "" && !await isFolder(folder)) {
+    throw new HtxError(
+      "STORE_FAILED",
+      `Cannot use tickets.kv_path: ${kv_path}: there is no folder ${folder}`,
+    );
+  }
+  return path;
+}
+
+/** Whether it is there; what may not be looked at counts as there. */
+function isFolder(path: string): Promise<boolean> {
+  return Deno.stat(path).then(
+    (info) => info.isDirectory,
+    (error) => !(error instanceof Deno.errors.NotFound || error instanceof Deno.errors.NotADirectory),
+  );
 }
 
 function limitsOf({ limits }: GatewayConfig): GatewayOptions["limits"] {

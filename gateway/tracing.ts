@@ -59,7 +59,7 @@ export interface Observed {
   readonly outcomes: Readonly<Record<string, number>>;
   /** Tickets by result. */
   readonly tickets: Readonly<Record<string, number>>;
-  /** Requests on their way. */
+  /** Requests on their way, open WebSockets among them. */
   readonly active: number;
   /** Bytes of bodies. */
   readonly bytesIn: number;

@@ -66,7 +66,9 @@ export interface CovertEndpointOptions extends RelayDuplexOptions {
    * Where the session inside goes: `accept` of an `HtxServer` ends it here; a function that opens a duplex to a server
    * elsewhere has this front relay it, and see ciphertext only.
    */
-  session: { accept(duplex: Duplex): Promise<unknown> } | { dial(): Promise<Duplex> };
+  session:
+    | { accept(duplex: Duplex): Promise<unknown> }
+    | { dial(options: { signal: AbortSignal }): Promise<Duplex> };
   /** Takes WebSockets of other paths. @default {they are refused} */
   next?: UpgradeHandler | undefined;
 }
@@ -87,13 +89,14 @@ export interface CovertEndpointOptions extends RelayDuplexOptions {
 export function covertEndpoint(options: CovertEndpointOptions): UpgradeHandler {
   const { path, session, next } = options;
   return async (upgrade) => {
-    const { info, request, head } = upgrade;
+    const { info, request, head, signal } = upgrade;
     if (head.path.split("?", 1)[0] !== path) return await next?.(upgrade);
     if (info.upgradeWebSocket === undefined) return undefined;
     const { remoteAddr } = info; // gone once the request is upgraded
-    const far = "dial" in session ? await session.dial() : undefined;
+    const far = "dial" in session ? await session.dial({ signal }) : undefined;
     let upgraded: ReturnType<typeof info.upgradeWebSocket>;
     try {
+      signal.throwIfAborted(); // given up meanwhile
       upgraded = info.upgradeWebSocket(request);
     } catch (error) {
       far?.close?.();

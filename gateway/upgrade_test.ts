@@ -1,8 +1,16 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { HtxError } from "../core/mod.ts";
-import { connect, dialTcp, dialWebSocket, type HttpHandler, serve } from "../transport/mod.ts";
+import {
+  connect,
+  dialTcp,
+  dialWebSocket,
+  type Duplex,
+  type HttpHandler,
+  memoryDuplexPair,
+  serve,
+} from "../transport/mod.ts";
 import { generateTicketKey, makeTicket, MemoryRateLimiter } from "../tickets/mod.ts";
-import { over, raw } from "./_testing.ts";
+import { over, raw, until } from "./_testing.ts";
 import { decoyAlone, fixedDecoy } from "./decoy.ts";
 import { parseConfig } from "./config.ts";
 import { denoFront } from "./front.ts";
@@ -12,8 +20,12 @@ import { runGateway } from "./run.ts";
 import { covertEndpoint, passWebSockets } from "./upgrade.ts";
 
 /** A gateway behind a real listener. */
-function listening(handler: HttpHandler, onUpgrade: GatewayOptions["onUpgrade"]) {
-  const { gateway, [Symbol.asyncDispose]: end } = over(handler, { onUpgrade });
+function listening(
+  handler: HttpHandler,
+  onUpgrade: GatewayOptions["onUpgrade"],
+  limits: GatewayOptions["limits"] = {},
+) {
+  const { gateway, ask, [Symbol.asyncDispose]: end } = over(handler, { onUpgrade, limits });
   const front = Deno.serve(
     { hostname: "127.0.0.1", port: 0, onListen: () => {} },
     (request, info) =>
@@ -26,6 +38,7 @@ function listening(handler: HttpHandler, onUpgrade: GatewayOptions["onUpgrade"])
   return {
     url: `ws://127.0.0.1:${front.addr.port}`,
     gateway,
+    ask,
     [Symbol.asyncDispose]: async () => {
       await end();
       await front.shutdown();
@@ -67,6 +80,89 @@ Deno.test("passWebSockets(): when the gateway stops, its WebSockets end", async 
   const closed = event(socket, "close");
   await site[Symbol.asyncDispose]();
   await closed;
+});
+
+/** A request for a WebSocket to a gateway without a front, whose upgrade comes too late or never. */
+const shakingHands = {
+  headers: { connection: "Upgrade", upgrade: "websocket", "sec-websocket-version": "13" },
+  info: {
+    upgradeWebSocket: () => {
+      throw new Error("upgraded after all");
+    },
+  },
+};
+
+Deno.test("passWebSockets(): a handshake that takes too long, whose client leaves or whose gateway stops resets its stream", async () => {
+  for (
+    const [why, status] of [["upstream-slow", 504], ["client-gone", 499], ["stopping", 503]] as const
+  ) {
+    const [begun, aborted] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+    await using site = over((request) => {
+      request.signal.addEventListener("abort", () => aborted.resolve());
+      begun.resolve();
+      return aborted.promise.then(() => new Response());
+    }, {
+      onUpgrade: passWebSockets(),
+      limits: { responseTimeoutMs: why === "upstream-slow" ? 100 : 0 },
+    });
+    const client = new AbortController();
+    const asking = site.ask("/", { ...shakingHands, signal: client.signal });
+    await begun.promise;
+    assertEquals(site.gateway.metrics.active, 1);
+    if (why === "client-gone") client.abort();
+    if (why === "stopping") site.gateway.close();
+    const response = await asking;
+    await response.body?.cancel();
+    await aborted.promise;
+    assertEquals(response.status, status);
+    const { outcomes, active } = site.gateway.metrics;
+    assertEquals([outcomes[why], outcomes.upgraded, active], [1, 0, 0]);
+  }
+});
+
+Deno.test("handshakes and open WebSockets count among concurrentRequests, and a WebSocket until it ends", async () => {
+  const gate = Promise.withResolvers<void>();
+  await using site = listening(
+    async (request, info) => {
+      if (request.headers.get("upgrade") === null) return new Response("page");
+      if (request.url.endsWith("/slow")) await gate.promise;
+      return info.upgradeWebSocket().response;
+    },
+    passWebSockets(),
+    { concurrentRequests: 2 },
+  );
+  const open = new WebSocket(`${site.url}/`);
+  await event(open, "open");
+  const slow = new WebSocket(`${site.url}/slow`);
+  await until(() => site.gateway.metrics.active === 2);
+  const refused = await site.ask("/");
+  assertEquals([refused.status, refused.headers.get("retry-after")], [503, "1"]);
+  await refused.body?.cancel();
+  gate.resolve();
+  await event(slow, "open");
+  assertEquals(site.gateway.metrics.active, 2);
+  for (const socket of [open, slow]) {
+    const closed = event(socket, "close");
+    socket.close();
+    await closed;
+  }
+  await until(() => site.gateway.metrics.active === 0);
+  assertEquals(await (await site.ask("/")).text(), "page");
+});
+
+Deno.test("covertEndpoint() is answered 504 where its dial hangs, and a dial that comes later is closed", async () => {
+  const far = Promise.withResolvers<Duplex>();
+  const closed = Promise.withResolvers<void>();
+  const [duplex] = memoryDuplexPair();
+  await using site = over(() => new Response("application"), {
+    onUpgrade: covertEndpoint({ path: "/live", session: { dial: () => far.promise } }),
+    limits: { responseTimeoutMs: 100 },
+  });
+  const response = await site.ask("/live", shakingHands);
+  assertEquals(response.status, 504);
+  await response.body?.cancel();
+  far.resolve({ ...duplex, close: () => closed.resolve() });
+  await closed.promise;
 });
 
 for (const kind of ["ends", "relays"]) {

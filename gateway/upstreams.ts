@@ -345,12 +345,18 @@ export class UpstreamPool {
 
   /**
    * Looks whether an upstream that requests wait for is still there: asks, once it has been silent since the last look.
-   * Silence for {@linkcode STALL_MS} after that moves traffic away.
+   * Silence for {@linkcode STALL_MS} after that moves traffic away, and so does that of a dial.
    */
   watch(upstream: Upstream): void {
     if (upstream.pinging || !this.several) return;
     const connection = upstream.ready ?? firstOf(upstream.client.connections);
-    if (connection === undefined || connection.closing) return;
+    if (connection === undefined || connection.closing) {
+      // They wait for a dial, silent from its start. Where no other upstream works it has all its time.
+      if (this.#paths.candidates().every((id) => id === upstream.id)) return;
+      this.#paths.expect(upstream.id, performance.now());
+      this.#arm();
+      return;
+    }
     const { framesReceived } = connection.stats;
     if (framesReceived !== upstream.heardFrames) {
       upstream.heardFrames = framesReceived;

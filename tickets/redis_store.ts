@@ -1,8 +1,11 @@
 /**
  * Spent tickets and shared rate limits in Redis: for many gateways. One EVALSHA does both for a ticket.
  *
- *     <prefix>:spent:<hour>:<id>   "1"      expires some hours after it could verify for the last time
- *     <prefix>:rate:<bucket>       number   milliseconds since 1970 at which the bucket is full again
+ *     <prefix>:spent:<hour>:<id>           "1"      expires some hours after it could verify for the last time
+ *     <prefix>:rate:<limits>:<bucket>      number   milliseconds since 1970 at which the bucket is full again
+ *
+ * Limits are tokens a minute and at once, `20/40`: they give the number its meaning, so that other limits have other
+ * buckets.
  *
  * Redis has to keep what it was given: `maxmemory-policy noeviction` (checked when the connection is made), and
  * `appendonly yes` if it is to survive its own restart. Each gateway also remembers what it recorded itself, so that
@@ -13,7 +16,13 @@
 
 import { HtxError } from "../core/mod.ts";
 import { TICKET_HOUR_SECONDS, ticketHour } from "./payload.ts";
-import { type RateLimiter, type TokenBucketOptions, tokenBucketTimes } from "./rate_limiter.ts";
+import {
+  DEFAULT_TICKET_BURST,
+  DEFAULT_TICKETS_PER_MINUTE,
+  type RateLimiter,
+  type TokenBucketOptions,
+  tokenBucketTimes,
+} from "./rate_limiter.ts";
 import {
   isForgotten,
   MemoryReplayStore,
@@ -85,6 +94,13 @@ export interface RedisTicketStoreOptions extends TokenBucketOptions {
   readonly onError?: (error: HtxError) => void;
 }
 
+/** Limits as the script takes them. */
+interface Limits {
+  readonly name: string;
+  readonly interval: string;
+  readonly capacity: string;
+}
+
 /** The little of a Redis client that is used here. */
 interface Connection {
   readonly isReady: boolean;
@@ -113,18 +129,17 @@ export class RedisTicketStore implements ReplayStore, RateLimiter, AsyncDisposab
   readonly #connection: Connection;
   readonly #options: RedisTicketStoreOptions;
   readonly #prefix: string;
-  readonly #bucket: readonly [interval: string, capacity: string];
+  #limits: Limits;
   readonly #own: MemoryReplayStore = new MemoryReplayStore({ capacity: OWN_CAPACITY });
   #sha: Promise<string> | undefined;
   #nowHour = 0;
   #closed = false;
 
   private constructor(connection: Connection, options: RedisTicketStoreOptions) {
-    const { interval, capacity } = tokenBucketTimes(options);
     this.#connection = connection;
     this.#options = options;
     this.#prefix = options.prefix ?? "{htx-tickets}";
-    this.#bucket = [String(interval), String(capacity)];
+    this.#limits = limitsOf(options);
   }
 
   /**
@@ -237,6 +252,16 @@ export class RedisTicketStore implements ReplayStore, RateLimiter, AsyncDisposab
     return await this.#run(bucket, now, undefined) === FRESH;
   }
 
+  /**
+   * Sets what buckets gain and hold, from the next call on. All are full then, as they are in a new
+   * `MemoryRateLimiter`.
+   *
+   * @throws {RangeError} when a limit is not a positive number; the old ones stay then
+   */
+  setLimits(limits: TokenBucketOptions): void {
+    this.#limits = limitsOf(limits);
+  }
+
   /** Ends the connection. */
   async close(): Promise<void> {
     if (this.#closed) return;
@@ -261,12 +286,14 @@ export class RedisTicketStore implements ReplayStore, RateLimiter, AsyncDisposab
     record: { key: string; keep: number; forgetAt: number } | undefined,
   ): Promise<unknown> {
     if (this.#closed) throw new HtxError("CLOSED", "Cannot use Redis: the store is closed");
+    const { name, interval, capacity } = this.#limits;
     const call = {
-      keys: [`${this.#prefix}:rate:${bucket ?? ""}`, `${this.#prefix}:spent:${record?.key ?? ""}`],
+      keys: [`${this.#prefix}:rate:${name}:${bucket ?? ""}`, `${this.#prefix}:spent:${record?.key ?? ""}`],
       arguments: [
         bucket === undefined ? "0" : "1",
         record === undefined ? "0" : "1",
-        ...this.#bucket,
+        interval,
+        capacity,
         this.#options.bucketClock === "caller" ? String(now) : "",
         String(record?.keep ?? 0),
         String(record?.forgetAt ?? 0),
@@ -298,6 +325,13 @@ export class RedisTicketStore implements ReplayStore, RateLimiter, AsyncDisposab
   #withTimeout<T>(promise: Promise<T>): Promise<T> {
     return withTimeout(promise, this.#options.commandTimeout ?? DEFAULT_REDIS_COMMAND_TIMEOUT_MS);
   }
+}
+
+/** @throws {RangeError} when a limit is not a positive number */
+function limitsOf(options: TokenBucketOptions): Limits {
+  const { perMinute = DEFAULT_TICKETS_PER_MINUTE, burst = DEFAULT_TICKET_BURST } = options;
+  const { interval, capacity } = tokenBucketTimes({ perMinute, burst });
+  return { name: `${perMinute}/${burst}`, interval: String(interval), capacity: String(capacity) };
 }
 
 async function withTimeout<T>(promise: Promise<T>, milliseconds: number): Promise<T> {

@@ -1,6 +1,6 @@
 /** Everything here runs against a real redis-server on loopback, and is skipped with a message where there is none. */
 
-import { assert, assertEquals, assertRejects } from "@std/assert";
+import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { HtxError } from "../core/mod.ts";
 import { VECTOR } from "./_testing.ts";
 import { makeTicket } from "./client.ts";
@@ -139,7 +139,7 @@ Deno.test("one EVALSHA for a ticket does replay and buckets together, as MONITOR
     /\] "(\w+)"(?: "([^"]*))?/.exec(line)?.slice(1)
   );
   assertEquals(inside.slice(0, 4).map((parts) => parts?.[0]), ["TIME", "GET", "SET", "SET"]);
-  assertEquals(inside[1]?.[1], "{htx-tickets}:rate:4:c00002");
+  assertEquals(inside[1]?.[1], "{htx-tickets}:rate:20/40:4:c00002");
   assert(inside[3]?.[1]?.startsWith(`{htx-tickets}:spent:${VECTOR.hour}:`));
   // neither the ticket nor its key is told to Redis
   const { clientPub } = decodeTicket(good);
@@ -206,6 +206,25 @@ Deno.test("e-17: buckets are shared between gateways, and tickets that fail thei
   assertEquals(reasonOf(await first.verify(spent, { address: "192.0.2.3" })), "rate-limited");
   assertEquals(reasonOf(await first.verify(spent, { address: "192.0.3.1" })), "ok"); // it was not recorded
   assertEquals(reasonOf(await second.verify(spent, { address: "192.0.4.1" })), "replayed");
+});
+
+Deno.test("setLimits() counts from the next ticket on; what was spent stays spent", async () => {
+  await using server = await Server.start();
+  if (server === undefined) return;
+  await using store = await RedisTicketStore.connect(server.url, {
+    bucketClock: "caller",
+    perMinute: 1,
+    burst: 1,
+  });
+  const take = () => store.take("4:c00002", VECTOR.now);
+  const claim = { id: "A".repeat(22), hour: VECTOR.hour, now: VECTOR.now };
+  assertEquals(await store.checkAndRecord(claim), "fresh");
+  assertEquals([await take(), await take()], [true, false]);
+  store.setLimits({ perMinute: 1, burst: 2 });
+  assertEquals([await take(), await take(), await take()], [true, true, false]);
+  assertThrows(() => store.setLimits({ burst: 0 }), RangeError);
+  assertEquals(await take(), false);
+  assertEquals(await store.checkAndRecord(claim), "replayed");
 });
 
 Deno.test("as limiter too, Redis is asked before the key exchange and charges once", async () => {
@@ -330,6 +349,6 @@ Deno.test("what Redis holds goes by itself, not before it may", async () => {
   const spent = await ttl(`p:spent:${hour}:a`);
   assert(Date.now() + spent >= (hour + 4) * 3_600_000, `${spent}`);
   assert(spent <= 6 * 3_600_000, `${spent}`);
-  const bucket = await ttl("p:rate:b");
+  const bucket = await ttl("p:rate:20/40:b");
   assert(bucket > 3_000 && bucket <= 63_001, `${bucket}`);
 });

@@ -66,8 +66,9 @@ export interface MemoryReplayStoreOptions {
 }
 
 /**
- * Remembers spent tickets in memory: for one gateway process. A restart forgets, so that a ticket of the last two hours
- * could be spent again: where that matters use {@linkcode KvReplayStore} or {@linkcode RedisTicketStore}.
+ * Remembers spent tickets in memory: for one gateway process. A restart forgets, so that a ticket of this hour or the one
+ * before (or the next, where a client's clock is ahead) could be spent again: where that matters use
+ * {@linkcode KvReplayStore} or {@linkcode RedisTicketStore}.
  *
  * @example Good once
  * ```ts

@@ -1,0 +1,182 @@
+import { assert, assertEquals } from "@std/assert";
+import { type HttpHandler, serveHttpExchange } from "../transport/mod.ts";
+import { over, overStreams, PEER, serve, until } from "./_testing.ts";
+import { createGateway, type Gateway } from "./gateway.ts";
+import { localUpstream } from "./local.ts";
+
+const later = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));
+const ask = async (gateway: Gateway, method = "GET") =>
+  await gateway.handler(new Request("http://site.example/", { method }), PEER);
+
+/** The place of the upstream in use, once all have been measured, so that it stays. */
+async function activeOf(gateway: Gateway): Promise<number> {
+  await until(() => gateway.stats.upstreams.every((one) => one.rttMs !== undefined));
+  return gateway.stats.upstreams.findIndex((one) => one.active);
+}
+
+/** A gateway over two servers on TCP that both work; `active` is the one in use. */
+async function twoServers(handler: (name: string) => HttpHandler) {
+  const servers = ["a", "b"].map((name) => serve(handler(name)));
+  const gateway = createGateway({
+    upstream: servers.map(({ addr, publicKey }) => ({ port: addr.port!, publicKey })),
+  });
+  const active = await activeOf(gateway);
+  return {
+    gateway,
+    active: servers[active]!,
+    other: "ba"[active]!,
+    sessions: () => gateway.stats.upstreams[active]!.sessions,
+    [Symbol.asyncDispose]: async () => {
+      await gateway.close();
+      for (const server of servers) await server.shutdown({ graceMs: 0 });
+    },
+  };
+}
+
+Deno.test("a request whose dial is refused is answered by another upstream", async () => {
+  await using t = await twoServers((name) => () => new Response(name));
+  await t.active.shutdown({ graceMs: 0 });
+  await until(() => t.sessions() === 0);
+  const response = await ask(t.gateway);
+  assertEquals([response.status, await response.text()], [200, t.other]);
+  assertEquals(t.gateway.metrics.retries, 1);
+});
+
+for (const method of ["GET", "POST"]) {
+  Deno.test(`e-44: an upstream whose dial hangs is left within 300 ms: ${method}`, async () => {
+    const hanging = new Set<string>();
+    const upstreams = ["a", "b"].map((name) => localUpstream(() => new Response(name), { name }));
+    await using gateway = createGateway({
+      upstream: upstreams.map(({ name, publicKey, dial }) => ({
+        name,
+        publicKey,
+        dial: async (options) => {
+          if (hanging.has(name!)) await new Promise<void>(() => {});
+          return await dial!(options);
+        },
+      })),
+    });
+    const active = await activeOf(gateway);
+    hanging.add("ab"[active]!);
+    for (const connection of upstreams[active]!.server.connections) await connection.close();
+    await until(() => gateway.stats.upstreams[active]!.sessions === 0);
+    const started = performance.now();
+    assertEquals(await (await ask(gateway, method)).text(), "ba"[active]);
+    const took = performance.now() - started;
+    assert(took < 400, `took ${took} ms`); // 300 ms, and a busy machine
+    for (const upstream of upstreams) await upstream[Symbol.asyncDispose]();
+  });
+}
+
+Deno.test("a slow dial has all its time where no other upstream works", async () => {
+  const upstreams = ["a", "b"].map((name) => localUpstream(() => new Response(name), { name }));
+  await using gateway = createGateway({
+    upstream: upstreams.map(({ name, publicKey, dial }) => ({
+      name,
+      publicKey,
+      dial: async (options) => {
+        await later(350);
+        return await dial!(options);
+      },
+    })),
+  });
+  assertEquals((await ask(gateway)).status, 200);
+  assertEquals(gateway.metrics.retries, 0);
+  await activeOf(gateway);
+  for (const upstream of upstreams) await upstream[Symbol.asyncDispose]();
+});
+
+for (const method of ["GET", "POST"]) {
+  const fate = method === "GET" ? "sent once more" : "never sent twice";
+  Deno.test(`a ${method} that an upstream had begun when it was shut down is ${fate}`, async () => {
+    const seen: string[] = [];
+    const gate = Promise.withResolvers<void>();
+    await using t = await twoServers((name) => async (request) => {
+      seen.push(`${request.method} ${name}`);
+      if (seen.length === 1) await gate.promise;
+      return new Response(name);
+    });
+    const asking = ask(t.gateway, method);
+    await until(() => seen.length === 1);
+    const stopping = t.active.shutdown({ graceMs: 20 });
+    const response = await asking;
+    const text = await response.text();
+    if (method === "GET") assertEquals([response.status, text, seen.length], [200, t.other, 2]);
+    else {
+      assert(response.status === 502 || response.status === 503, text);
+      assertEquals(seen.length, 1);
+    }
+    assertEquals(t.gateway.metrics.retries, seen.length - 1);
+    gate.resolve();
+    await stopping;
+  });
+}
+
+Deno.test("a POST that waits for its turn in a session that ends with GOING_AWAY is sent in another", async () => {
+  const seen: string[] = [];
+  const begun = Promise.withResolvers<void>();
+  await using g = over(async (request) => {
+    seen.push(request.url);
+    begun.resolve();
+    if (request.url.endsWith("/first")) {
+      await new Promise<void>((end) => request.signal.onabort = () => end());
+    }
+    return new Response("done");
+  }, { sessions: { streamsPerSession: 1, maxSessions: 1 } });
+  const first = g.ask("/first", { method: "POST" });
+  await begun.promise;
+  const second = g.ask("/second", { method: "POST" });
+  await until(() => g.gateway.metrics.active === 2);
+  for (const connection of g.upstream.server.connections) await connection.close({ code: "GOING_AWAY" });
+  assertEquals(await (await second).text(), "done");
+  assertEquals((await first).status, 503);
+  await (await first).body?.cancel();
+  assertEquals(seen, ["http://site.example/first", "http://site.example/second"]);
+});
+
+/** A small upload of six bytes, one every `gap` ms, and then nothing if `whole` is false. */
+function trickle(gap: number, whole: boolean) {
+  let left = whole ? 6 : 3;
+  const body = new ReadableStream<Uint8Array<ArrayBuffer>>({
+    pull: async (controller) => {
+      if (left-- > 0) {
+        await later(gap);
+        controller.enqueue(new Uint8Array(1));
+      } else if (whole) controller.close();
+      else await new Promise<void>(() => {});
+    },
+  }, { highWaterMark: 0 });
+  return { method: "POST", body, duplex: "half", headers: { "content-length": "6" } } as const;
+}
+
+Deno.test("the response timeout of a small upload counts from the last of its body; one that stands still gets 504", async () => {
+  await using g = over(async (request) => new Response(String((await request.bytes()).length)), {
+    limits: { responseTimeoutMs: 400 },
+  });
+  const response = await g.ask("/", trickle(120, true));
+  assertEquals([response.status, await response.text()], [200, "6"]);
+  const stuck = await g.ask("/", trickle(1, false));
+  assertEquals(stuck.status, 504);
+  await stuck.body?.cancel();
+});
+
+Deno.test("205 has no content, and no length of one (RFC 9110 §15.3.6)", async () => {
+  await using g = overStreams((stream) =>
+    serveHttpExchange(stream, () => ({ status: 205, fields: [["content-length", "5"]], body: "hello" }))
+  );
+  const response = await g.ask("/");
+  assertEquals([response.status, response.body, response.headers.get("content-length")], [205, null, null]);
+});
+
+Deno.test("the handler shows the decoy where intercept throws", async () => {
+  for (
+    const intercept of [() => Promise.reject(new Error("broke")), () => {
+      throw new Error("broke");
+    }]
+  ) {
+    await using g = over(() => new Response("application"), { intercept });
+    const response = await g.ask("/");
+    assertEquals([response.status, await response.text()], [404, "404 Not Found\n"]);
+    assertEquals(g.gateway.metrics.outcomes.decoy, 1);
+  }
+});
