@@ -19,6 +19,7 @@ import {
   StreamIo,
 } from "../core/mod.ts";
 import { checkInitiateOptions, KeyPair, type PreparedInitiator, prepareInitiator } from "../noise/mod.ts";
+import { endDuplex } from "./_end_duplex.ts";
 import { type ControlStreamReceiver, receiveControl } from "./control.ts";
 import { trafficShape } from "./duplex.ts";
 import {
@@ -82,14 +83,14 @@ export async function connectDuplex(
       deferMessage3: true,
     });
   } catch (error) {
-    Promise.resolve(duplex).then(end, () => {}); // the caller's mistake comes first
+    Promise.resolve(duplex).then(endDuplex, () => {}); // the caller's mistake comes first
     throw error;
   }
   let carrier: Duplex;
   try {
     carrier = await raced(Promise.resolve(duplex), options.signal);
   } catch (error) {
-    Promise.resolve(duplex).then(end, () => {}); // a dialer that does not know of the signal comes too late
+    Promise.resolve(duplex).then(endDuplex, () => {}); // a dialer that does not know of the signal comes too late
     await prepared.discard();
     throw error;
   }
@@ -201,7 +202,9 @@ export class HtxClient implements AsyncDisposable {
       if (this.#closed) throw new HtxError("CLOSED", "Cannot connect: the client was closed");
       const live = this.#pick();
       if (live !== undefined) return live;
-      const connection = await raced(this.#dialing ??= this.#connectOnce(), signal);
+      // Cleared out here: a dialer that throws at once has failed before `#dialing` is set.
+      this.#dialing ??= this.#connectOnce().finally(() => this.#dialing = undefined);
+      const connection = await raced(this.#dialing, signal);
       if (!connection.closing) return connection;
     }
   }
@@ -236,8 +239,6 @@ export class HtxClient implements AsyncDisposable {
     } catch (error) {
       this.#failed++;
       throw error;
-    } finally {
-      this.#dialing = undefined;
     }
   }
 
@@ -318,6 +319,7 @@ export class HtxClient implements AsyncDisposable {
       try {
         return await attempt(stream);
       } catch (error) {
+        stream.reset("CANCELLED"); // the attempt may have failed before it touched the stream
         if (!(error instanceof HtxError) || !error.retryable) throw error;
         if (error.code === "GOING_AWAY" && error.remote) this.#leaving.add(connection);
         if (!again || this.#closed || signal?.aborted) throw error;
@@ -468,9 +470,4 @@ function raced<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise
     signal.addEventListener("abort", onAbort, { once: true });
     promise.then(resolve, reject).finally(() => signal.removeEventListener("abort", onAbort));
   });
-}
-
-function end(duplex: Duplex): void {
-  if (duplex.close !== undefined) duplex.close();
-  else duplex.io?.close();
 }

@@ -14,6 +14,7 @@
 
 import { type Clock, type Duplex, HtxError, selectCrypto } from "../core/mod.ts";
 import { isPublicAddress } from "./_public_address.ts";
+import { tell } from "./_tell.ts";
 import type { Dialer } from "./client.ts";
 import { dialTls } from "./tls.ts";
 
@@ -221,6 +222,8 @@ const SYSTEM_CLOCK: Clock = {
   },
 };
 
+type Dialled = { duplex: Duplex } | { error: unknown };
+
 class FallbackRun {
   readonly #options: FallbackOptions;
   readonly #clock: Clock;
@@ -242,17 +245,18 @@ class FallbackRun {
     }
 
     const plan = planFallback(this.#options);
-    onPlan?.(plan);
+    tell(onPlan, plan);
     await this.#wait(plan.backoffMs, signal);
     const ended = new AbortController();
     this.#startCovers(plan, ended.signal);
+    let second: Dialled;
     try {
       await this.#wait(plan.htxOffsetMs, signal);
+      second = await this.#dial("fallback", fallback);
     } catch (error) {
       ended.abort(error); // covers without what they cover would be covers for nothing
       throw error;
     }
-    const second = await this.#dial("fallback", fallback);
     if ("duplex" in second) {
       return { duplex: second.duplex, via: "fallback", plan, attempts: this.#attempts };
     }
@@ -261,7 +265,7 @@ class FallbackRun {
     });
   }
 
-  async #dial(kind: "primary" | "fallback", dial: Dialer): Promise<{ duplex: Duplex } | { error: unknown }> {
+  async #dial(kind: "primary" | "fallback", dial: Dialer): Promise<Dialled> {
     const { signal } = this.#options;
     const startedMs = this.#elapsed();
     try {
@@ -364,7 +368,7 @@ class FallbackRun {
 
   #record(attempt: FallbackAttempt): void {
     this.#attempts.push(attempt);
-    this.#options.onAttempt?.(attempt);
+    tell(this.#options.onAttempt, attempt);
   }
 }
 

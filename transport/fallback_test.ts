@@ -339,3 +339,41 @@ Deno.test("UDP closed: HTX comes up over TLS on TCP, with covers over verified T
   site.close();
   assertEquals(await accepting, undefined);
 });
+
+Deno.test("dialWithFallback(): covers end when the fallback they cover is given up", async () => {
+  const controller = new AbortController();
+  const { clock, covers, options, plan } = observed({
+    signal: controller.signal,
+    fallback: ({ signal }) =>
+      new Promise((_resolve, reject) => {
+        signal!.addEventListener("abort", () => reject(signal!.reason), { once: true });
+      }),
+  });
+  const dialling = assertRejects(() => dialWithFallback(options), RangeError, "enough");
+  await clock.advance(0);
+  const now = plan().backoffMs + plan().htxOffsetMs;
+  await clock.advance(now);
+  assertEquals([...covers.values()].map(({ to }) => to), [undefined, undefined]);
+  controller.abort(new RangeError("enough"));
+  await dialling;
+  assertEquals([...covers.values()].map(({ to }) => to), [now, now]);
+  await clock.advance(60_000);
+  assertEquals(clock.timers.size, 0);
+});
+
+Deno.test("dialWithFallback(): hooks that fail change nothing", async () => {
+  let told = 0;
+  const fail = () => {
+    told++;
+    throw new Error("hook");
+  };
+  const { clock, duplex, options } = observed({
+    onPlan: fail,
+    onAttempt: fail,
+    resolve: () => Promise.resolve([]), // covers fail, too
+  });
+  const dialling = dialWithFallback(options);
+  await clock.advance(5000);
+  const { duplex: got, attempts } = await dialling;
+  assertEquals([got, told, attempts.length], [duplex, 5, 4]);
+});

@@ -30,6 +30,8 @@ import {
   releaseBytes,
   utf8,
 } from "../core/mod.ts";
+import { acceptNext } from "./_accept.ts";
+import { tell } from "./_tell.ts";
 import type { StreamHandler } from "./server.ts";
 import { dialTcp, listenTcp, type TcpAddress } from "./tcp.ts";
 
@@ -58,7 +60,7 @@ export interface ForwardOptions {
   target: string;
   /** Connections at once; past it new ones wait. @default {256} */
   maxConnections?: number | undefined;
-  /** Told why a connection broke. @default {nobody is: the local end sees it break} */
+  /** Told why a connection broke, or could not be accepted. @default {nobody is: the local end sees it break} */
   onError?: ((error: unknown) => void) | undefined;
   /** Ends it. */
   signal?: AbortSignal | undefined;
@@ -172,12 +174,13 @@ class RunningForwarder implements Forwarder {
   }
 
   async #acceptAll(): Promise<void> {
+    const options = { onError: this.#options.onError, stopping: () => this.#stopping };
     while (!this.#stopping) {
       if (this.#open.size >= this.#max) {
         await new Promise<void>((resolve) => this.#freed = resolve);
         continue;
       }
-      const duplex = await this.#listener.accept();
+      const duplex = await acceptNext(this.#listener, options);
       if (duplex === undefined) break;
       const running = this.#carry(duplex).finally(() => {
         this.#open.delete(duplex);
@@ -195,7 +198,7 @@ class RunningForwarder implements Forwarder {
       stream = await this.#options.client.createBidirectionalStream({ signal: this.#stop.signal });
     } catch (error) {
       duplex.close?.();
-      if (!this.#stop.signal.aborted) this.#options.onError?.(error);
+      if (!this.#stop.signal.aborted) tell(this.#options.onError, error);
       return;
     }
     const onAbort = () => stream.reset("CANCELLED", "forwarding has ended");
@@ -204,7 +207,7 @@ class RunningForwarder implements Forwarder {
       stream.write(this.#header).catch(() => {}); // shows with the first bytes
       await join(duplex.io!, stream);
     } catch (error) {
-      if (!this.#stop.signal.aborted) this.#options.onError?.(error);
+      if (!this.#stop.signal.aborted) tell(this.#options.onError, error);
     } finally {
       this.#stop.signal.removeEventListener("abort", onAbort);
       duplex.close?.();
@@ -243,7 +246,7 @@ export function forwardUpstream(options: ForwardUpstreamOptions): StreamHandler 
     try {
       permitted = await allowed(target) === true;
     } catch (error) {
-      onError?.(error);
+      tell(onError, error);
     }
     if (!permitted) return stream.reset("REFUSED", "target not allowed");
     let duplex: Duplex;
@@ -253,7 +256,7 @@ export function forwardUpstream(options: ForwardUpstreamOptions): StreamHandler 
     } catch (error) {
       if (stream.error === undefined) {
         stream.reset("INTERNAL_ERROR", "cannot reach target");
-        onError?.(error);
+        tell(onError, error);
       }
       return;
     }
@@ -265,7 +268,7 @@ export function forwardUpstream(options: ForwardUpstreamOptions): StreamHandler 
       await join(io, stream);
     } catch (error) {
       stream.reset("CANCELLED", "connection broke");
-      onError?.(error);
+      tell(onError, error);
     } finally {
       duplex.close?.();
     }

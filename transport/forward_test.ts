@@ -217,3 +217,36 @@ Deno.test("a forward on a port that is taken says so at once", async () => {
   controller.abort();
   await forwarder.finished;
 });
+
+Deno.test("forward(): an accept that fails is told, and the next connection is taken", async () => {
+  const script = new URL("./testdata/forward_descriptors.ts", import.meta.url).pathname;
+  try {
+    const { success, stdout, stderr } = await new Deno.Command("bash", {
+      args: ["-c", 'ulimit -n 100; exec deno run -q -A "$0"', script],
+      cwd: new URL("../", import.meta.url).pathname,
+    }).output();
+    const decoder = new TextDecoder();
+    assertEquals([decoder.decode(stderr), decoder.decode(stdout), success], ["", "true\n1\n", true]);
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
+    console.log("skipped: bash is not installed");
+  }
+});
+
+Deno.test("forward(): an onError that fails takes neither the forwarder nor the process with it", async () => {
+  let told = 0;
+  const forwarder = forward({
+    client: { createBidirectionalStream: () => Promise.reject(new Error("no way there")) },
+    target: "127.0.0.1:9",
+    onError: () => {
+      told++;
+      throw new Error("hook");
+    },
+  });
+  for (let i = 1; i <= 2; i++) {
+    const { io } = await dialTcp({ port: forwarder.addr.port! });
+    assertEquals([await io!.read(new Uint8Array(1)).catch(() => null), told], [null, i]);
+    io!.close();
+  }
+  await forwarder.close();
+});

@@ -91,6 +91,40 @@ Deno.test("close() during a dial ends it, even where the dialer knows nothing of
   assertEquals(await there.io!.read(new Uint8Array(1)), null, "what came too late is closed");
 });
 
+Deno.test("a duplex of web streams that comes too late is ended in both directions", async () => {
+  const late = Promise.withResolvers<Duplex>();
+  const client = new HtxClient(() => late.promise, { remoteStatic: KEY.publicKey, postQuantum: "off" });
+  const waiting = assertRejects(() => client.connection(), HtxError);
+  await client.close();
+  await waiting;
+  const cancelled = Promise.withResolvers<void>();
+  const aborted = Promise.withResolvers<void>();
+  late.resolve({
+    readable: new ReadableStream({ cancel: () => cancelled.resolve() }),
+    writable: new WritableStream({ abort: () => aborted.resolve() }),
+  });
+  await Promise.all([cancelled.promise, aborted.promise]);
+});
+
+Deno.test("a dialer that throws at once fails one call, not the client", async () => {
+  await using server = serve(() => new Response("ok"));
+  let dials = 0;
+  await using client = new HtxClient((options) => {
+    if (dials++ === 0) throw new RangeError("no network yet");
+    return dialTcp({ port: server.addr.port! }, options);
+  }, { remoteStatic: server.publicKey });
+  await assertRejects(() => client.fetch("/"), RangeError, "no network yet");
+  assertEquals(await (await client.fetch("/")).text(), "ok");
+  assertEquals([dials, client.stats.failed], [2, 1]);
+});
+
+Deno.test("fetch(): a request that cannot be sent gives its stream back", async () => {
+  await using server = serve(() => new Response("ok"));
+  await using client = new HtxClient(server.addr, { remoteStatic: server.publicKey, maxLocalStreams: 1 });
+  for (let i = 0; i < 3; i++) await assertRejects(() => client.fetch("data:text/plain,x"));
+  assertEquals(await (await client.fetch("/")).text(), "ok");
+});
+
 Deno.test("a server that stops during a handshake, or whose hook fails, keeps no connection", async () => {
   const waiting: Duplex[] = [];
   const wake = Promise.withResolvers<void>();

@@ -9,6 +9,7 @@ import {
   type Bytes,
   concat,
   type ConnectionOptions,
+  type CryptoBackend,
   deriveSessionKeys,
   type Duplex,
   type DuplexAddr,
@@ -21,7 +22,10 @@ import {
   selectCrypto,
   StreamIo,
 } from "../core/mod.ts";
-import { KeyPair, ReplayGuard, respond, type RespondOptions } from "../noise/mod.ts";
+import { type HandshakeResult, KeyPair, ReplayGuard, respond, type RespondOptions } from "../noise/mod.ts";
+import { acceptNext } from "./_accept.ts";
+import { endDuplex } from "./_end_duplex.ts";
+import { tell } from "./_tell.ts";
 import type { ControlStreamHook } from "./control.ts";
 import { sendControl } from "./control.ts";
 import { trafficShape } from "./duplex.ts";
@@ -74,6 +78,17 @@ export interface AcceptOptions extends ConnectionOptions {
  * @throws {HtxError} `HANDSHAKE_FAILED`, whatever went wrong; the duplex is ended or in the decoy's hands
  */
 export async function acceptDuplex(duplex: Duplex, options: AcceptOptions): Promise<HtxConnection> {
+  return openConnection(duplex, options, await shakeHands(duplex, options));
+}
+
+/** A handshake that is through, and what came behind it. */
+interface Handshaken {
+  readonly crypto: CryptoBackend;
+  readonly result: HandshakeResult;
+  readonly received: Uint8Array;
+}
+
+async function shakeHands(duplex: Duplex, options: AcceptOptions): Promise<Handshaken> {
   try {
     resolveLimits(options);
   } catch (error) {
@@ -98,7 +113,16 @@ export async function acceptDuplex(duplex: Duplex, options: AcceptOptions): Prom
     signal: options.signal,
     crypto,
   });
-  const rest = io instanceof StreamIo ? concat(result.rest, io.release()) : result.rest;
+  return {
+    crypto,
+    result,
+    received: io instanceof StreamIo ? concat(result.rest, io.release()) : result.rest,
+  };
+}
+
+/** From here on the application sees streams. */
+function openConnection(duplex: Duplex, options: AcceptOptions, shaken: Handshaken): HtxConnection {
+  const { crypto, result, received } = shaken;
   const { onStream } = options;
   const connection: HtxConnection = new HtxConnection(duplex, {
     ...options,
@@ -108,7 +132,7 @@ export async function acceptDuplex(duplex: Duplex, options: AcceptOptions): Prom
     keys: deriveSessionKeys(result.secrets, crypto),
     remoteStatic: result.remoteStatic,
     handshake: { protocol: result.protocol, hybrid: result.hybrid, hash: result.hash },
-    received: rest,
+    received,
     onControlStream: undefined,
     onStream: onStream &&
       ((stream) =>
@@ -139,7 +163,7 @@ export interface ServeStreamsOptions extends Omit<AcceptOptions, "keyPair" | "on
   keyPair?: KeyPair | undefined;
   /** Handshakes under way at once; past it the oldest is dropped (HTX 1.1 §1). @default {1024} */
   maxHalfOpen?: number | undefined;
-  /** Connections at once; past it new ones are closed before their handshake. @default {4096} */
+  /** Connections at once; past it new ones are closed, none of their streams seen. @default {4096} */
   maxConnections?: number | undefined;
   /** Called once it listens. */
   onListen?: ((server: HtxServer) => void) | undefined;
@@ -196,7 +220,12 @@ export class HtxServer implements AsyncDisposable {
       signal.addEventListener("abort", onAbort, { once: true });
       this.finished.then(() => signal.removeEventListener("abort", onAbort));
     }
-    options.onListen?.(this);
+    try {
+      options.onListen?.(this);
+    } catch (error) {
+      this.abort(); // the hook's own failure: nobody would own the server
+      throw error;
+    }
   }
 
   /** Where the first listener listens. */
@@ -224,7 +253,7 @@ export class HtxServer implements AsyncDisposable {
    * handshake is through; `undefined` where it failed or the server is full or stopping.
    */
   async accept(duplex: Duplex): Promise<HtxConnection | undefined> {
-    if (this.#stopping || this.#connections.size >= this.#maxConnections) {
+    if (this.#stopping || this.#full) {
       endDuplex(duplex);
       return undefined;
     }
@@ -240,21 +269,32 @@ export class HtxServer implements AsyncDisposable {
     let connection: HtxConnection;
     try {
       await loadSodium();
-      connection = await acceptDuplex(duplex, { ...this.#options, signal: controller.signal });
+      const options = { ...this.#options, signal: controller.signal };
+      const shaken = await shakeHands(duplex, options);
+      if (this.#full) { // others came through meanwhile
+        shaken.result.wipe();
+        endDuplex(duplex);
+        return undefined;
+      }
+      connection = openConnection(duplex, options, shaken);
+      this.#connections.add(connection);
     } catch (error) {
-      this.#onError?.(error);
+      tell(this.#onError, error);
       return undefined;
     } finally {
       this.#halfOpen.delete(controller);
     }
+    this.#track(connection.closed.catch(() => {}).finally(() => this.#connections.delete(connection)));
     if (this.#stopping) {
       this.#track(connection.close({ code: "GOING_AWAY" }));
       return undefined;
     }
-    this.#connections.add(connection);
-    this.#track(connection.closed.catch(() => {}).finally(() => this.#connections.delete(connection)));
-    this.#onConnection?.(connection);
+    tell(this.#onConnection, connection, this.#onError);
     return connection;
+  }
+
+  get #full(): boolean {
+    return this.#connections.size >= this.#maxConnections;
   }
 
   /**
@@ -292,17 +332,9 @@ export class HtxServer implements AsyncDisposable {
   }
 
   async #acceptAll(listener: DuplexListener): Promise<void> {
+    const options = { onError: this.#onError, stopping: () => this.#stopping };
     for (;;) {
-      let duplex: Duplex | undefined;
-      try {
-        duplex = await listener.accept();
-      } catch (error) {
-        // Out of file descriptors and the like: others may be served meanwhile, so the loop goes on after a breath.
-        this.#onError?.(error);
-        if (this.#stopping) return;
-        await new Promise((resolve) => setTimeout(resolve, ACCEPT_RETRY_MS));
-        continue;
-      }
+      const duplex = await acceptNext(listener, options);
       if (duplex === undefined) return;
       this.#track(this.accept(duplex));
     }
@@ -310,7 +342,7 @@ export class HtxServer implements AsyncDisposable {
 
   #track(task: Promise<unknown>): void {
     this.#tasks.add(task);
-    task.catch((error) => this.#onError?.(error)).finally(() => {
+    task.catch((error) => tell(this.#onError, error)).finally(() => {
       this.#tasks.delete(task);
       this.#finishIfDone();
     });
@@ -320,9 +352,6 @@ export class HtxServer implements AsyncDisposable {
     if (this.#stopping && this.#tasks.size === 0) this.#finished.resolve();
   }
 }
-
-/** How long an accept loop waits after an error of the system's, in ms. */
-const ACCEPT_RETRY_MS = 100;
 
 /**
  * Serves raw streams: `handler` gets each one that a client opens. For HTTP, see `serve()`.
@@ -351,11 +380,4 @@ function bound(name: string, value: number): number {
     throw new RangeError(`Cannot serve: ${name} is ${value}, not 1 or more`);
   }
   return value;
-}
-
-function endDuplex(duplex: Duplex): void {
-  if (duplex.io !== undefined) return duplex.io.close();
-  duplex.readable.cancel().catch(() => {}); // the peer may have gone first
-  duplex.writable.abort().catch(() => {});
-  duplex.close?.();
 }

@@ -7,6 +7,12 @@
  * ends the duplex. It has no half-close either: `closeWrite` ends it once all is sent, which HTX allows (§3: "EOF in
  * one direction of the duplex ends both").
  *
+ * Nor can it be cut off. Once a server's socket was closed, Deno 2.9.6 lets go of it when the peer answers the Close
+ * frame, sends anything else, or ends its TCP connection. A peer that stays and keeps silent keeps its socket, for as
+ * long as it likes: no call ends it, and `idleTimeout` only ends sockets that were not closed (and pings with a period,
+ * which is a pattern of its own). Such sockets are counted, and past a bound no new ones are taken:
+ * {@linkcode WebSocketListenerOptions.maxLingering}.
+ *
  * This module is browser compatible, save for {@linkcode WebSocketListener.upgrade}.
  *
  * @module
@@ -32,6 +38,7 @@ const CLOSE_TIMEOUT_MS = 1_000;
 /** The longest pause between two looks at `bufferedAmount`. */
 const MAX_POLL_MS = 32;
 const DEFAULT_BACKLOG = 256;
+const DEFAULT_MAX_LINGERING = 4096;
 
 /** Codes of our own (RFC 6455 §7.4.2 leaves 4000 to 4999 to us): the API refuses 1003 and 1009. */
 const CLOSE_NORMAL = 1000;
@@ -82,7 +89,10 @@ export interface WebSocketDuplexOptions {
  * ```
  */
 export function webSocketDuplex(socket: WebSocketLike, options: WebSocketDuplexOptions = {}): Duplex {
-  const io = new WebSocketIo(socket, options);
+  return duplexOver(new WebSocketIo(socket, options), options);
+}
+
+function duplexOver(io: WebSocketIo, options: WebSocketDuplexOptions): Duplex {
   const duplex = ioDuplex(io, {
     covert: true,
     localAddr: options.localAddr,
@@ -106,9 +116,19 @@ class WebSocketIo implements ByteIo {
   readonly #opened: PromiseWithResolvers<void> = deferred();
   readonly #closed: PromiseWithResolvers<void> = deferred();
   #closing: Promise<void> | undefined;
+  /** Ends the pauses under way. */
+  readonly #pauses: Set<() => void> = new Set();
+  readonly #onLinger: ((lingers: boolean) => void) | undefined;
+  #lingers = false;
 
-  constructor(socket: WebSocketLike, options: WebSocketDuplexOptions) {
+  /** `onLinger` is told when this side has closed the socket, and when it is gone. */
+  constructor(
+    socket: WebSocketLike,
+    options: WebSocketDuplexOptions,
+    onLinger?: (lingers: boolean) => void,
+  ) {
     this.#socket = socket;
+    this.#onLinger = onLinger;
     this.#sendBuffer = options.sendBuffer ?? DEFAULT_SEND_BUFFER;
     this.#writeTimeoutMs = options.writeTimeoutMs ?? DEFAULT_WRITE_TIMEOUT_MS;
     socket.binaryType = "arraybuffer";
@@ -170,13 +190,13 @@ class WebSocketIo implements ByteIo {
     this.#waiting = 0;
     this.#error ??= new HtxError("CLOSED", "Cannot use WebSocket: the duplex was closed");
     this.#end();
-    closeSocket(this.#socket);
+    this.#closeSocket();
   }
 
   async #closeOrderly(): Promise<void> {
     if (this.#socket.readyState === CONNECTING) await this.#opened.promise;
     await this.#drain(0);
-    closeSocket(this.#socket, CLOSE_NORMAL);
+    this.#closeSocket(CLOSE_NORMAL);
     await within(this.#closed.promise, CLOSE_TIMEOUT_MS);
     this.#ended = true;
     this.#wake();
@@ -205,15 +225,22 @@ class WebSocketIo implements ByteIo {
         this.#fail(error);
         throw error;
       }
-      await Promise.race([
-        this.#closed.promise,
-        new Promise<void>((resolve) => {
-          const timer = setTimeout(resolve, pause);
-          this.#closed.promise.then(() => clearTimeout(timer));
-        }),
-      ]);
+      await this.#pause(pause);
       idle += pause;
     }
+  }
+
+  /** Waits `ms`, or until the socket is closed; leaves nothing behind. */
+  #pause(ms: number): Promise<void> {
+    return new Promise((resolve) => {
+      const wake = () => {
+        clearTimeout(timer);
+        this.#pauses.delete(wake);
+        resolve();
+      };
+      const timer = setTimeout(wake, ms);
+      this.#pauses.add(wake);
+    });
   }
 
   #onMessage(event: Event): void {
@@ -261,12 +288,33 @@ class WebSocketIo implements ByteIo {
     }
     this.#end();
     this.#closed.resolve();
+    for (const wake of this.#pauses) wake();
+    if (!this.#lingers) return;
+    this.#lingers = false;
+    this.#onLinger?.(false);
   }
 
   #fail(error: unknown, code?: number): void {
     this.#error ??= error;
     this.#end();
-    closeSocket(this.#socket, code);
+    this.#closeSocket(code);
+  }
+
+  #closeSocket(code?: number): void {
+    const { readyState } = this.#socket;
+    // A server's socket that is not open yet opens all the same, whatever it was told before.
+    if (readyState === CONNECTING) {
+      this.#socket.addEventListener("open", () => this.#closeSocket(code), { once: true });
+    }
+    if (readyState === OPEN && !this.#lingers) {
+      this.#lingers = true;
+      this.#onLinger?.(true);
+    }
+    try {
+      this.#socket.close(code);
+    } catch {
+      // where a socket that is not open yet refuses; it is closed once it is
+    }
   }
 
   #end(): void {
@@ -285,14 +333,6 @@ class WebSocketIo implements ByteIo {
 const CONNECTING = 0;
 const OPEN = 1;
 const CLOSED = 3;
-
-function closeSocket(socket: WebSocketLike, code?: number): void {
-  try {
-    socket.close(code);
-  } catch {
-    // A server's socket that is not open yet refuses; its upgrade then fails by itself.
-  }
-}
 
 function onOwnBuffer(bytes: Uint8Array): bytes is Uint8Array<ArrayBuffer> {
   return bytes.buffer instanceof ArrayBuffer;
@@ -388,6 +428,8 @@ export async function dialWebSocket(url: string | URL, options: DialWebSocketOpt
 export interface WebSocketListenerOptions extends Omit<WebSocketDuplexOptions, "remoteAddr"> {
   /** Sockets that may wait to be accepted; past it new ones are closed. @default {256} */
   backlog?: number | undefined;
+  /** Sockets that were closed here and whose peer has not let go; past it no new ones are taken. @default {4096} */
+  maxLingering?: number | undefined;
 }
 
 /**
@@ -412,30 +454,41 @@ export class WebSocketListener implements DuplexListener {
   readonly addr: DuplexAddr;
   readonly #options: WebSocketListenerOptions;
   readonly #backlog: number;
+  readonly #maxLingering: number;
   readonly #queue: Duplex[] = [];
   readonly #waiters: ((duplex: Duplex | undefined) => void)[] = [];
   #closed = false;
+  #lingering = 0;
 
   /** Makes an empty one. */
   constructor(options: WebSocketListenerOptions = {}) {
     this.#options = options;
     this.#backlog = options.backlog ?? DEFAULT_BACKLOG;
+    this.#maxLingering = options.maxLingering ?? DEFAULT_MAX_LINGERING;
     this.addr = { transport: "websocket", ...options.localAddr };
   }
 
+  /** Sockets that were closed here and whose peer has not let go. */
+  get lingering(): number {
+    return this.#lingering;
+  }
+
+  get #refuses(): boolean {
+    return this.#closed || this.#queue.length >= this.#backlog || this.#lingering >= this.#maxLingering;
+  }
+
   /**
-   * Takes a socket, in the same turn in which it was made. `false`: too many wait or the listener was closed, and so
-   * is the socket.
+   * Takes a socket, in the same turn in which it was made. `false`: too many wait or linger or the listener was closed,
+   * and so is the socket.
    */
   push(socket: WebSocketLike, options: Pick<WebSocketDuplexOptions, "remoteAddr"> = {}): boolean {
-    const duplex = webSocketDuplex(socket, { ...this.#options, ...options });
-    if (this.#closed || this.#queue.length >= this.#backlog) {
-      // A server's socket cannot be closed before it is open.
-      if (socket.readyState === CONNECTING) {
-        socket.addEventListener("open", () => duplex.close?.(), { once: true });
-      } else duplex.close?.();
+    const all = { ...this.#options, ...options };
+    const io = new WebSocketIo(socket, all, (lingers) => this.#lingering += lingers ? 1 : -1);
+    if (this.#refuses) {
+      io.close();
       return false;
     }
+    const duplex = duplexOver(io, all);
     const waiter = this.#waiters.shift();
     if (waiter !== undefined) waiter(duplex);
     else this.#queue.push(duplex);
@@ -443,11 +496,12 @@ export class WebSocketListener implements DuplexListener {
   }
 
   /**
-   * Answers an upgrade request of `Deno.serve` and takes its socket.
+   * Answers an upgrade request of `Deno.serve` and takes its socket; with 503 where it would take none.
    *
    * @throws {TypeError} when the request does not ask for a WebSocket
    */
   upgrade(request: Request, info?: { readonly remoteAddr: Deno.Addr }): Response {
+    if (this.#refuses) return new Response(null, { status: 503 });
     const peer = info?.remoteAddr; // gone once the request is upgraded
     const { socket, response } = Deno.upgradeWebSocket(request, { idleTimeout: 0 });
     const remoteAddr: DuplexAddr = {

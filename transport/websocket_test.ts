@@ -28,9 +28,16 @@ class FakeSocket extends EventTarget implements WebSocketLike {
   }
 
   close(code?: number): void {
-    if (this.closeCode === "open") this.closeCode = code;
+    const opening = this.readyState === 0;
     this.readyState = 2;
+    if (opening) return; // as a server's socket of Deno's: it opens all the same
+    if (this.closeCode === "open") this.closeCode = code;
     queueMicrotask(() => this.end(true));
+  }
+
+  open(): void {
+    this.readyState = 1;
+    this.dispatchEvent(new Event("open"));
   }
 
   end(wasClean: boolean): void {
@@ -290,6 +297,107 @@ Deno.test("WebSocketListener: a full backlog and a closed listener end the socke
   sockets[3]!.readyState = 0;
   assertEquals(listener.push(sockets[3]!), false);
   assertEquals(sockets[3]!.closeCode, "open"); // not before it is open
-  sockets[3]!.dispatchEvent(new Event("open"));
+  sockets[3]!.open();
   assertEquals(sockets[3]!.closeCode, undefined);
+});
+
+Deno.test("a WebSocket that is ended before it is open is closed once it opens", () => {
+  const ends: [(socket: FakeSocket, duplex: Duplex) => void, number | undefined][] = [
+    [(_socket, duplex) => duplex.close?.(), undefined],
+    [(socket) => socket.receive("text"), 4003],
+  ];
+  for (const [end, code] of ends) {
+    const socket = new FakeSocket();
+    socket.readyState = 0;
+    end(socket, webSocketDuplex(socket));
+    assertEquals(socket.closeCode, "open");
+    socket.open();
+    assertEquals([socket.closeCode, socket.readyState], [code, 2]);
+  }
+});
+
+Deno.test("a WebSocket that a full server refuses is closed", async () => {
+  const listener = new WebSocketListener();
+  const server = serve(() => new Response("ok"), { listeners: [listener], maxConnections: 1 });
+  const front = Deno.serve(
+    { hostname: "127.0.0.1", port: 0, onListen: () => {} },
+    (request, info) => listener.upgrade(request, info),
+  );
+  const url = `ws://127.0.0.1:${front.addr.port}/`;
+  const client = await connect(({ signal }) => dialWebSocket(url, { signal }), {
+    remoteStatic: server.publicKey,
+  });
+  await (await client.fetch("/")).body?.cancel();
+  const refused = await dialWebSocket(url);
+  assertEquals(await refused.io!.read(new Uint8Array(1)), null);
+  refused.close?.();
+  await client.close();
+  await server.shutdown();
+  await front.shutdown();
+});
+
+Deno.test("past maxLingering, sockets whose peers do not answer the Close frame keep new ones out", async () => {
+  const listener = new WebSocketListener({ maxLingering: 2 });
+  const server = serve(() => new Response("ok"), { listeners: [listener], handshakeTimeoutMs: 20 });
+  const front = Deno.serve(
+    { hostname: "127.0.0.1", port: 0, onListen: () => {} },
+    (request, info) => listener.upgrade(request, info),
+  );
+  /** Asks for a WebSocket, then says nothing any more. */
+  const mute = async (): Promise<{ conn: Deno.TcpConn; status: string }> => {
+    const conn = await Deno.connect({ hostname: "127.0.0.1", port: front.addr.port });
+    const key = "sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==";
+    const head = `GET / HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n${key}\r\n\r\n`;
+    await conn.write(new TextEncoder().encode(head));
+    const into = new Uint8Array(12); // "HTTP/1.1 101"
+    for (let at = 0; at < into.length;) at += await conn.read(into.subarray(at)) ?? into.length;
+    return { conn, status: new TextDecoder().decode(into.subarray(9)) };
+  };
+  const until = async (lingering: number) => {
+    while (listener.lingering !== lingering) await new Promise((resolve) => setTimeout(resolve, 1));
+  };
+  const [first, second] = [await mute(), await mute()];
+  await until(2);
+  const third = await mute();
+  assertEquals([first.status, second.status, third.status], ["101", "101", "503"]);
+  assertEquals(listener.push(new FakeSocket()), false);
+  first.conn.close();
+  await until(1);
+  const fourth = await mute();
+  assertEquals(fourth.status, "101");
+  for (const { conn } of [second, third, fourth]) conn.close();
+  await server.shutdown();
+  await until(0);
+  await front.shutdown();
+});
+
+Deno.test("writes that wait again and again leave nothing behind on a socket that lives on", async () => {
+  const socket = new FakeSocket();
+  const duplex = webSocketDuplex(socket, { sendBuffer: 10 });
+  const reactions = new Map<Promise<unknown>, number>();
+  const { then } = Promise.prototype;
+  Promise.prototype.then = new Proxy(then, {
+    apply: (target, promise, args) => {
+      reactions.set(promise, (reactions.get(promise) ?? 0) + 1);
+      return Reflect.apply(target, promise, args);
+    },
+  });
+  try {
+    for (let i = 0; i < 20; i++) {
+      const writing = duplex.io!.write(new Uint8Array(11));
+      socket.bufferedAmount = 0;
+      await writing;
+    }
+  } finally {
+    Promise.prototype.then = then;
+  }
+  assert(Math.max(0, ...reactions.values()) < 5, `${Math.max(...reactions.values())} on one promise`);
+});
+
+Deno.test("a write that waits ends when its socket does", async () => {
+  const socket = new FakeSocket();
+  const duplex = webSocketDuplex(socket, { sendBuffer: 10 });
+  const writing = duplex.io!.write(new Uint8Array(200_000)); // two messages
+  socket.end(false);
+  await assertRejects(() => writing, DOMException);
 });
