@@ -1,4 +1,4 @@
 /** What this folder uses of core. */
-export { concat, fromHex, fromUtf8, timingSafeEqual, toHex, utf8 } from "../core/mod.ts";
+export { ByteCollector, concat, fromHex, fromUtf8, timingSafeEqual, toHex, utf8 } from "../core/mod.ts";
 export { type Bytes, selectCrypto } from "../core/mod.ts";
 export { HtxError, type HtxErrorCode } from "../core/mod.ts";

@@ -7,7 +7,7 @@
  */
 
 import { BinaryReader, WireType } from "@bufbuild/protobuf/wire";
-import { type CID, DAG_PB_CODEC, RAW_CODEC } from "./cid.ts";
+import { blockKey, type CID, DAG_PB_CODEC, RAW_CODEC } from "./cid.ts";
 import { HtxError } from "./_core.ts";
 
 /** `DataType` of the UnixFS protobuf. */
@@ -112,21 +112,42 @@ export interface FileBlock {
   readonly content: Uint8Array;
 }
 
+/** Options of {@linkcode walkFile}. */
+export interface WalkOptions {
+  /** First byte wanted. */
+  readonly from: number;
+  /** End of the bytes wanted. */
+  readonly to: number;
+  /** Blocks asked for at once, at most. */
+  readonly readAhead: number;
+  /**
+   * Where to remember what was walked, so that the same part of the same block is not walked again: a file whose
+   * parts are shared many times over then costs no more than its blocks. Without it every byte comes as often as
+   * it occurs.
+   */
+  readonly seen?: SeenSet;
+  /** Gives up. */
+  readonly signal?: AbortSignal;
+}
+
 /**
- * All blocks of a file that touch the bytes from `from` up to `to`, root first, depth first, in the order of the
- * file. At most `readAhead` blocks are asked for at once.
+ * All blocks of a file that hold or lead to bytes from `from` up to `to`, root first, depth first, in the order of
+ * the file. What is under a link of size 0 adds no byte, and is left out.
  */
 export async function* walkFile(
   root: CID,
   rootBlock: Uint8Array,
   get: (cid: CID) => Promise<Uint8Array>,
-  range: { from: number; to: number; readAhead: number },
+  options: WalkOptions,
 ): AsyncGenerator<FileBlock, void, undefined> {
-  const { from, to, readAhead } = range;
+  const { from, to, readAhead, seen, signal } = options;
+  const rest = restful(signal);
   const size = fileSize(await readNode(root, rootBlock));
   // In reverse: the next part is the last one.
   const parts: Part[] = [{ cid: root, start: 0, size, block: Promise.resolve(rootBlock) }];
   for (let part; (part = parts.pop()) !== undefined;) {
+    await rest();
+    if (seen?.add(keyOf(part, from, to)) === false) continue;
     const block = await (part.block ?? get(part.cid));
     const node = await readNode(part.cid, block);
     if (node.type !== "file" && node.type !== "raw") throw malformed(root, `there is a ${node.type} in it`);
@@ -137,12 +158,15 @@ export async function* walkFile(
     let at = part.start + node.data.length;
     for (const [i, { cid }] of node.links.entries()) {
       const size = node.sizes[i]!;
-      if (from < to && at < to && at + size > from) children.push({ cid, start: at, size, block: undefined });
+      // A node holds any number of links without a byte behind them, and each of those as many again.
+      if (size > 0 && from < to && at < to && at + size > from) {
+        children.push({ cid, start: at, size, block: undefined });
+      }
       at += size;
     }
-    parts.push(...children.reverse());
+    for (const child of children.reverse()) parts.push(child);
     for (const ahead of parts.slice(-readAhead)) {
-      if (ahead.block !== undefined) continue;
+      if (ahead.block !== undefined || seen?.has(keyOf(ahead, from, to))) continue;
       ahead.block = get(ahead.cid);
       // Awaited when its turn comes; if that never is, nobody minds.
       ahead.block.catch(() => {});
@@ -151,4 +175,56 @@ export async function* walkFile(
     const end = Math.max(begin, Math.min(node.data.length, to - part.start));
     yield { cid: part.cid, block, content: node.data.subarray(begin, end) };
   }
+}
+
+/** What of which block a part stands for: its place in the file does not matter. */
+function keyOf({ cid, start, size }: Part, from: number, to: number): string {
+  return `${Math.max(0, from - start)},${Math.min(size, to - start)},${size},${cid.code},${blockKey(cid)}`;
+}
+
+/** Keys seen, up to a bound. */
+export class SeenSet {
+  readonly #keys = new Set<string>();
+  readonly #limit: number;
+
+  constructor(limit: number) {
+    this.#limit = limit;
+  }
+
+  has(key: string): boolean {
+    return this.#keys.has(key);
+  }
+
+  /**
+   * Whether the key is new.
+   *
+   * @throws {HtxError} `LIMIT_EXCEEDED` when there is no room for it
+   */
+  add(key: string): boolean {
+    if (this.#keys.has(key)) return false;
+    if (this.#keys.size >= this.#limit) {
+      throw new HtxError("LIMIT_EXCEEDED", `Cannot walk DAG: it has more than ${this.#limit} blocks`);
+    }
+    this.#keys.add(key);
+    return true;
+  }
+}
+
+/** Time of work in one go, in ms: long enough that what a timer costs does not show. */
+const MAX_WORK_TIME = 20;
+
+/**
+ * Gives a function to call at each step of long work: now and then it lets timers and sockets have their turn, for
+ * blocks in memory alone would be walked without ever doing so. It rejects once the signal has aborted.
+ */
+export function restful(signal?: AbortSignal): () => void | Promise<void> {
+  let since = performance.now();
+  return () => {
+    signal?.throwIfAborted();
+    if (performance.now() - since < MAX_WORK_TIME) return;
+    return new Promise<void>((resolve) => setTimeout(resolve, 0)).then(() => {
+      since = performance.now();
+      signal?.throwIfAborted();
+    });
+  };
 }

@@ -1,7 +1,9 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
+import { BinaryWriter, WireType } from "@bufbuild/protobuf/wire";
+import { encode } from "@ipld/dag-pb";
 import { HtxError, utf8 } from "./_core.ts";
 import { BlockNotFoundError, MemoryBlockstore, VerifiedBlockstore } from "./blockstore.ts";
-import { type CID, cidOf, joinBlock } from "./cid.ts";
+import { type CID, cidOf, DAG_PB_CODEC, joinBlock } from "./cid.ts";
 import { BitswapClient } from "./client.ts";
 import {
   addFile,
@@ -163,6 +165,58 @@ Deno.test("catFile() reads no further ahead than it is told, and stops when its 
     await new Promise((resolve) => setTimeout(resolve, 10));
     assert(reads <= before + 8, `${before} ${reads}`);
   }
+});
+
+/** A file whose last byte is followed by parts of size 0, 2^`levels` of them in `levels` blocks. */
+async function hollowFile(store: VerifiedBlockstore, levels: number): Promise<CID> {
+  const node = (parts: [cid: CID, size: number][]): Promise<CID> => {
+    const data = new BinaryWriter().tag(1, WireType.Varint).int32(2);
+    for (const [, size] of parts) data.tag(4, WireType.Varint).uint64(size);
+    const Links = parts.map(([Hash]) => ({ Hash, Name: "", Tsize: 1 }));
+    return store.add(encode({ Data: data.finish(), Links }), { codec: DAG_PB_CODEC });
+  };
+  let hollow = await node([]);
+  for (let level = 0; level < levels; level++) hollow = await node([[hollow, 0], [hollow, 0]]);
+  return await node([[await store.add(utf8("a")), 1], [hollow, 0], [await store.add(utf8("b")), 1]]);
+}
+
+Deno.test("catFile() reads no part that adds no byte", async () => {
+  const store = new VerifiedBlockstore();
+  const root = await hollowFile(store, 40);
+  let reads = 0;
+  const counting: BlockReader = {
+    get(cid, options) {
+      reads++;
+      return store.get(cid, options);
+    },
+  };
+  assertEquals(await cat(counting, root), utf8("ab"));
+  assertEquals(reads, 3);
+});
+
+Deno.test("catFile() lets timers run, and so its signal abort, while all of its blocks are at hand", async () => {
+  const store = new VerifiedBlockstore();
+  const node = (child: CID, size: number): Promise<CID> => {
+    const data = new BinaryWriter().tag(1, WireType.Varint).int32(2);
+    for (let i = 0; i < 2; i++) data.tag(4, WireType.Varint).uint64(size);
+    const Links = [0, 1].map(() => ({ Hash: child, Name: "", Tsize: 1 }));
+    return store.add(encode({ Data: data.finish(), Links }), { codec: DAG_PB_CODEC });
+  };
+  let root = await store.add(utf8("a"));
+  for (let level = 0; level < 40; level++) root = await node(root, 2 ** level);
+  const controller = new AbortController();
+  const timer = setTimeout(() => controller.abort(new Error("enough")), 1);
+  // 2^40 bytes, which nothing but the signal ends.
+  await assertRejects(
+    async () => {
+      for await (const piece of catFile(store, root, { signal: controller.signal })) {
+        assertEquals(piece, utf8("a"));
+      }
+    },
+    Error,
+    "enough",
+  );
+  clearTimeout(timer);
 });
 
 Deno.test("a large file goes in and comes out in constant memory", async () => {

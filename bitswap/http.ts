@@ -5,6 +5,7 @@
  *
  *     GET, HEAD /ipfs/{cid}[/{path}]   format=raw | car, or Accept
  *     PUT, POST /                      stores the body, answers with its CID
+ *     PUT /{name}                      the same, whatever the name: what `curl -T FILE URL/` sends
  *
  * This module is browser compatible.
  *
@@ -12,7 +13,7 @@
  */
 
 import { CID as MultiformatsCid } from "multiformats/cid";
-import { fileSize, readNode, type UnixFsNode, walkFile } from "./_unixfs.ts";
+import { fileSize, readNode, restful, SeenSet, type UnixFsNode, walkFile } from "./_unixfs.ts";
 import { BlockNotFoundError, type Blockstore, isNotFound, VerifiedBlockstore } from "./blockstore.ts";
 import {
   blockKey,
@@ -33,10 +34,12 @@ import { HtxError, toHex, utf8 } from "./_core.ts";
 export interface HttpGatewayOptions {
   /** Where the blocks are; wrapped in a {@linkcode VerifiedBlockstore} unless it is one. @default {in memory} */
   readonly blockstore?: Blockstore;
-  /** Whether `PUT /` and `POST /` store their body. @default {false} */
+  /** Whether `PUT /`, `PUT /{name}` and `POST /` store their body. @default {false} */
   readonly writable?: boolean;
   /** Longest body stored, in bytes. @default {1073741824} */
   readonly maxBodyBytes?: number;
+  /** Blocks of a CAR without duplicates, at most; a longer one breaks off. @default {1048576} */
+  readonly maxCarBlocks?: number;
   /** Called with each CID that was stored. */
   readonly onStored?: (cid: CID, size: number) => void;
   /** Told of failures that are not the client's: the store's, above all. @default {nobody is} */
@@ -45,6 +48,8 @@ export interface HttpGatewayOptions {
 
 /** Default of {@linkcode HttpGatewayOptions.maxBodyBytes}: 1 GiB. */
 export const DEFAULT_MAX_BODY_BYTES: number = 1024 ** 3;
+/** Default of {@linkcode HttpGatewayOptions.maxCarBlocks}: 1 TiB in blocks of 1 MiB, and some 200 MB to remember them. */
+export const DEFAULT_MAX_CAR_BLOCKS: number = 1024 ** 2;
 
 /** Media type of a single block. */
 export const RAW_MEDIA_TYPE = "application/vnd.ipld.raw";
@@ -66,8 +71,9 @@ export type FetchHandler = (request: Request) => Promise<Response>;
  * Makes the fetch handler of a store.
  *
  * Bodies are stored as UnixFS files with the parameters `unixfs-v1-2025` (IPIP-499): up to 1 MiB that is the raw
- * block of the very bytes, above it a dag-pb root. The answer is the CID; with `?cid=multihash` the bare multihash
- * in hex.
+ * block of the very bytes, above it a dag-pb root. The answer is the CID. With `?cid=multihash` it is the bare
+ * multihash in hex for a raw block, and the CID all the same for a dag-pb root: a bare multihash names raw blocks
+ * only, so that what it leads to would be the root's own bytes and not the file.
  *
  * @example
  * ```ts
@@ -82,20 +88,28 @@ export type FetchHandler = (request: Request) => Promise<Response>;
  * ```
  */
 export function httpGateway(options: HttpGatewayOptions = {}): FetchHandler {
-  const { writable = false, maxBodyBytes = DEFAULT_MAX_BODY_BYTES, onStored, onError } = options;
+  const {
+    writable = false,
+    maxBodyBytes = DEFAULT_MAX_BODY_BYTES,
+    maxCarBlocks = DEFAULT_MAX_CAR_BLOCKS,
+    onStored,
+    onError,
+  } = options;
   if (!(maxBodyBytes >= 0)) throw new RangeError(`Cannot make HTTP gateway: maxBodyBytes is ${maxBodyBytes}`);
+  if (!(maxCarBlocks > 0)) throw new RangeError(`Cannot make HTTP gateway: maxCarBlocks is ${maxCarBlocks}`);
   const store = VerifiedBlockstore.of(options.blockstore);
   return async (request) => {
     try {
       const url = new URL(request.url);
       if (url.pathname.startsWith("/ipfs/")) {
         if (request.method === "GET" || request.method === "HEAD") {
-          const response = await retrieve(store, request, url, onError);
+          const response = await retrieve(store, request, url, maxCarBlocks, onError);
           return request.method === "HEAD" ? withoutBody(response) : response;
         }
         throw new Refusal(405, "only GET and HEAD", { allow: "GET, HEAD" });
       }
-      if (url.pathname !== "/") throw new Refusal(404, "there is /ipfs/{cid} here");
+      const isNamed = request.method === "PUT" && /^\/[^/]+$/.test(url.pathname);
+      if (url.pathname !== "/" && !isNamed) throw new Refusal(404, "there is /ipfs/{cid} here");
       if (!writable) throw new Refusal(404, "nothing is stored here");
       if (request.method !== "PUT" && request.method !== "POST") {
         throw new Refusal(405, "only PUT and POST", { allow: "PUT, POST" });
@@ -117,9 +131,11 @@ class Refusal extends Error {
 function refuse(request: Request, error: unknown, onError: HttpGatewayOptions["onError"]): Response {
   const { status, message, headers } = statusOf(error, request);
   if (status >= 500) onError?.(error);
-  return new Response(request.method === "HEAD" ? null : `${message}\n`, {
+  const text = `${message}\n`;
+  return new Response(request.method === "HEAD" ? null : text, {
     status,
     headers: {
+      "content-length": `${utf8(text).length}`,
       "content-type": "text/plain; charset=utf-8",
       "cache-control": "no-store",
       "x-content-type-options": "nosniff",
@@ -141,7 +157,13 @@ function statusOf(error: unknown, request: Request): Refusal {
   return new Refusal(500, "the store failed");
 }
 
+/**
+ * The answer to HEAD. RFC 9110 §8.6: "A server MUST NOT send Content-Length in such a response unless its field value
+ * equals the decimal number of octets that would have been sent" with GET. Servers say 0 for a body that is null, so
+ * where the length is not known there is an empty stream.
+ */
 function withoutBody(response: Response): Response {
+  if (!response.headers.has("content-length")) return response;
   // What was begun for the body is let go.
   response.body?.cancel().catch(() => {});
   return new Response(null, response);
@@ -171,7 +193,9 @@ async function upload(
   }
   const { cid, size } = await addFile(store, body(), { profile: "unixfs-v1-2025" });
   onStored?.(cid, size);
-  return new Response(asMultihash === null ? cid.toString() : multihashHex(cid), {
+  // What a bare multihash names is read as a raw block: the links under a dag-pb root would be lost.
+  const isBare = asMultihash !== null && cid.code === RAW_CODEC;
+  return new Response(isBare ? multihashHex(cid) : cid.toString(), {
     status: 201,
     headers: {
       "content-type": "text/plain; charset=utf-8",
@@ -189,6 +213,7 @@ async function retrieve(
   store: VerifiedBlockstore,
   request: Request,
   url: URL,
+  maxCarBlocks: number,
   onError: HttpGatewayOptions["onError"],
 ): Promise<Response> {
   const [cidText = "", ...path] = segments(url.pathname);
@@ -207,7 +232,14 @@ async function retrieve(
   }
   return format.type === "raw"
     ? await retrieveBlock(store, request, url, root, path, headers)
-    : await retrieveCar(store, request, url, root, path, format.dups, headers, onError);
+    : await retrieveCar(
+      store,
+      request,
+      url,
+      { root, path, dups: format.dups, maxCarBlocks },
+      headers,
+      onError,
+    );
 }
 
 /** The CID and the path under it, decoded. */
@@ -310,13 +342,18 @@ async function retrieveBlock(
   return new Response(new Uint8Array(block), { headers });
 }
 
+interface CarRequest {
+  readonly root: CID;
+  readonly path: readonly string[];
+  readonly dups: boolean;
+  readonly maxCarBlocks: number;
+}
+
 async function retrieveCar(
   store: VerifiedBlockstore,
   request: Request,
   url: URL,
-  root: CID,
-  path: readonly string[],
-  dups: boolean,
+  { root, path, dups, maxCarBlocks }: CarRequest,
   headers: Headers,
   onError: HttpGatewayOptions["onError"],
 ): Promise<Response> {
@@ -335,12 +372,17 @@ async function retrieveCar(
   headers.set("accept-ranges", "none");
   headers.set("x-ipfs-roots", way.join(","));
   if (isNoneMatch(request, etag)) return notModified(headers);
-  if (request.method === "HEAD") return new Response(null, { headers });
+  if (request.method === "HEAD") {
+    return new Response(new ReadableStream({ start: (body) => body.close() }), { headers });
+  }
+  const left = new AbortController();
+  const walk: Walk = { store, dups, maxBlocks: maxCarBlocks, signal: left.signal };
   async function* blocks(): AsyncGenerator<CarBlock> {
     for (const cid of way.slice(0, -1)) yield { cid, bytes: await readBlock(store, cid) };
-    yield* scoped(store, { cid: last, bytes: lastBlock }, scope, range, dups);
+    yield* scoped(walk, { cid: last, bytes: lastBlock }, scope, range);
   }
-  return new Response(await carStream(root, dups ? blocks() : once(blocks()), onError), { headers });
+  const wanted = dups ? blocks() : once(blocks(), maxCarBlocks);
+  return new Response(await carStream(root, wanted, left, onError), { headers });
 }
 
 function isNoneMatch(request: Request, etag: string): boolean {
@@ -454,28 +496,44 @@ interface CarBlock {
   readonly bytes: Uint8Array;
 }
 
+/** How the blocks of a CAR are gone through. */
+interface Walk {
+  readonly store: VerifiedBlockstore;
+  /** Whether a block comes as often as it occurs. */
+  readonly dups: boolean;
+  /** Blocks remembered where each comes once. */
+  readonly maxBlocks: number;
+  /** Aborts when the reader has left. */
+  readonly signal: AbortSignal;
+}
+
 /** The blocks from the end of the path down that the scope asks for. */
 async function* scoped(
-  store: VerifiedBlockstore,
+  walk: Walk,
   last: CarBlock,
   scope: Scope,
   range: ByteRange | undefined,
-  dups: boolean,
 ): AsyncGenerator<CarBlock> {
-  if (scope === "all") return yield* walkDag(store, last, () => true, dups);
+  if (scope === "all") return yield* walkDag(walk, last, () => true);
   const node = scope === "block" ? undefined : await nodeOf(last.cid, last.bytes);
   if (node === undefined) return yield last;
   if (node.type === "hamt-sharded-directory") {
     // A shard's own parts are linked by their prefix alone; what has a name behind it is an entry.
     const prefix = (node.fanout - 1).toString(16).length;
-    return yield* walkDag(store, last, (name) => name.length === prefix, dups);
+    return yield* walkDag(walk, last, (name) => name.length === prefix);
   }
   if (!isFile(node)) return yield last;
   const { from, to } = absolute(range ?? { from: 0, to: Infinity }, fileSize(node));
+  const { store, dups, maxBlocks, signal } = walk;
   const get = (cid: CID): Promise<Uint8Array> => readBlock(store, cid);
-  for await (
-    const { cid, block } of walkFile(last.cid, last.bytes, get, { from, to, readAhead: READ_AHEAD })
-  ) {
+  const options = {
+    from,
+    to,
+    readAhead: READ_AHEAD,
+    signal,
+    ...(dups ? {} : { seen: new SeenSet(maxBlocks) }),
+  };
+  for await (const { cid, block } of walkFile(last.cid, last.bytes, get, options)) {
     yield { cid, bytes: block };
   }
 }
@@ -485,24 +543,22 @@ async function* scoped(
  * that a DAG whose parts are shared many times over costs no more than its blocks.
  */
 async function* walkDag(
-  store: VerifiedBlockstore,
+  { store, dups, maxBlocks, signal }: Walk,
   root: CarBlock,
   follow: (name: string) => boolean,
-  dups: boolean,
 ): AsyncGenerator<CarBlock> {
-  const seen = new Set<string>([blockKey(root.cid)]);
+  const seen = new SeenSet(maxBlocks);
+  seen.add(blockKey(root.cid));
+  const rest = restful(signal);
   yield root;
   // In reverse: the next one is the last.
   const stack = (await linksOf(root, follow)).reverse();
   for (let cid; (cid = stack.pop()) !== undefined;) {
-    if (!dups) {
-      const key = blockKey(cid);
-      if (seen.has(key)) continue;
-      seen.add(key);
-    }
+    await rest();
+    if (!dups && !seen.add(blockKey(cid))) continue;
     const block = { cid, bytes: await readBlock(store, cid) };
     yield block;
-    stack.push(...(await linksOf(block, follow)).reverse());
+    for (const link of (await linksOf(block, follow)).reverse()) stack.push(link);
   }
 }
 
@@ -546,20 +602,21 @@ async function cborLinks(bytes: Uint8Array): Promise<CID[]> {
 }
 
 /** Each block once. */
-async function* once(blocks: AsyncGenerator<CarBlock>): AsyncGenerator<CarBlock> {
-  const seen = new Set<string>();
+async function* once(blocks: AsyncGenerator<CarBlock>, maxBlocks: number): AsyncGenerator<CarBlock> {
+  const seen = new SeenSet(maxBlocks);
   for await (const block of blocks) {
-    const key = blockKey(block.cid);
-    if (seen.has(key)) continue;
-    seen.add(key);
-    yield block;
+    if (seen.add(blockKey(block.cid))) yield block;
   }
 }
 
-/** A CAR as a stream that reads blocks only as it is read; one that fails in the middle breaks off. */
+/**
+ * A CAR as a stream that reads blocks only as it is read; one that fails in the middle breaks off. `left` aborts when
+ * its reader leaves.
+ */
 async function carStream(
   root: CID,
   blocks: AsyncGenerator<CarBlock>,
+  left: AbortController,
   onError: HttpGatewayOptions["onError"],
 ): Promise<ReadableStream<Uint8Array<ArrayBuffer>>> {
   const { CarWriter } = await import("@ipld/car/writer");
@@ -587,6 +644,8 @@ async function carStream(
         return;
       }
       await writing;
+      // Nobody is left to tell, and a reader that leaves is no failure.
+      if (left.signal.aborted) return;
       if (failure === undefined) {
         controller.close();
         return;
@@ -595,6 +654,8 @@ async function carStream(
       controller.error(failure.error);
     },
     async cancel(): Promise<void> {
+      // The generator's own end waits for the step it is at: that step has to hear of it.
+      left.abort();
       await blocks.return(undefined).catch(() => {});
     },
   }, { highWaterMark: 0 });

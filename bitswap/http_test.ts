@@ -1,10 +1,13 @@
-import { assert, assertEquals, assertRejects } from "@std/assert";
+import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
+import { BinaryWriter, WireType } from "@bufbuild/protobuf/wire";
+import { encode as encodeNode } from "@ipld/dag-pb";
+import { identity } from "multiformats/hashes/identity";
 import { CID as MultiformatsCid } from "multiformats/cid";
 import { CarReader } from "@ipld/car/reader";
-import { utf8 } from "./_core.ts";
+import { HtxError, utf8 } from "./_core.ts";
 import { type Blockstore, MemoryBlockstore, VerifiedBlockstore } from "./blockstore.ts";
-import { type CID, cidOf, multihashHex, parseCid } from "./cid.ts";
-import { addFile } from "./files.ts";
+import { type CID, cidOf, DAG_PB_CODEC, joinBlock, multihashHex, parseCid, RAW_CODEC } from "./cid.ts";
+import { addFile, catFile } from "./files.ts";
 import { CAR_MEDIA_TYPE, type FetchHandler, httpGateway, RAW_MEDIA_TYPE } from "./http.ts";
 import { testBlocks } from "./_testing.ts";
 
@@ -361,6 +364,161 @@ Deno.test("a DAG that shares its parts over and over costs a CAR no more than it
   }
   const car = await readCar(await ask(httpGateway({ blockstore: store }), `/ipfs/${cid}?format=car`));
   assertEquals(car.cids.length, 41);
+});
+
+/** A file node over parts of these sizes. */
+async function fileNode(store: VerifiedBlockstore, parts: readonly [cid: CID, size: number][]): Promise<CID> {
+  const data = new BinaryWriter().tag(1, WireType.Varint).int32(2);
+  for (const [, size] of parts) data.tag(4, WireType.Varint).uint64(size);
+  const Links = parts.map(([Hash]) => ({ Hash, Name: "", Tsize: 1 }));
+  return await store.add(encodeNode({ Data: data.finish(), Links }), { codec: DAG_PB_CODEC });
+}
+
+/** A file of 2^`levels` times `leaf`, each level two links to the one below; its parts from the root down. */
+async function doubledFile(store: VerifiedBlockstore, leaf: Uint8Array, levels: number): Promise<CID[]> {
+  const parts = [await store.add(leaf)];
+  for (let size = leaf.length; parts.length <= levels; size *= 2) {
+    parts.unshift(await fileNode(store, [[parts[0]!, size], [parts[0]!, size]]));
+  }
+  return parts;
+}
+
+Deno.test("a file that shares its parts over and over costs a CAR of the entity no more than its blocks", async () => {
+  const store = new VerifiedBlockstore();
+  const parts = await doubledFile(store, HELLO, 40);
+  const handler = httpGateway({ blockstore: store });
+  const car = await readCar(await ask(handler, `/ipfs/${parts[0]}?format=car&dag-scope=entity`));
+  assertEquals(car.cids, parts.map(String));
+  // Without the first and the last byte: two ways down, each through its own part of the same blocks.
+  const ends = await readCar(await ask(handler, `/ipfs/${parts[0]}?format=car&entity-bytes=1:-2`));
+  assertEquals(ends.cids, parts.map(String));
+});
+
+Deno.test("a part that occurs twice is walked again where the range takes more of it", async () => {
+  const store = new VerifiedBlockstore();
+  const [a, b] = [await store.add(utf8("aaaa")), await store.add(utf8("bbbb"))];
+  const half = await fileNode(store, [[a, 4], [b, 4]]);
+  const root = await fileNode(store, [[half, 8], [half, 8]]);
+  const handler = httpGateway({ blockstore: store });
+  // Of the first half only b lies in the range, of the second all.
+  const car = await readCar(await ask(handler, `/ipfs/${root}?format=car&entity-bytes=5:*`));
+  assertEquals(car.cids, [root, half, b, a].map(String));
+});
+
+Deno.test("a CAR with duplicates has each part as often as it occurs", async () => {
+  const store = new VerifiedBlockstore();
+  const [root] = await doubledFile(store, HELLO, 4);
+  const response = await ask(
+    httpGateway({ blockstore: store }),
+    `/ipfs/${root}?format=car&dag-scope=entity&car-dups=y`,
+  );
+  assertEquals((await carCids(response)).length, 31);
+});
+
+Deno.test("a reader that leaves while nothing of a CAR can be sent ends the walk", async () => {
+  const store = new VerifiedBlockstore();
+  // Identity blocks stand in no CAR: the walk has nothing to send, and nothing to wait for, before the last block.
+  const identityOf = (block: Uint8Array, codec: number): CID =>
+    MultiformatsCid.createV1(codec, identity.digest(block));
+  const seven: [CID, number] = [identityOf(new Uint8Array([7]), RAW_CODEC), 1];
+  const hundred = await store.getBytes(await fileNode(store, Array(100).fill(seven)));
+  const wide = await fileNode(store, Array(500).fill([identityOf(hundred, DAG_PB_CODEC), 100]));
+  const root = await fileNode(store, [[wide, 50_000], [await store.add(HELLO), 5]]);
+  const errors: unknown[] = [];
+  const handler = httpGateway({ blockstore: store, onError: (error) => errors.push(error) });
+  const path = `/ipfs/${root}?format=car&dag-scope=entity&car-dups=y`;
+  let start = performance.now();
+  assertEquals(await carCids(await ask(handler, path)), [root, wide, cidOf(HELLO)].map(String));
+  const whole = performance.now() - start;
+
+  const reader = (await ask(handler, path)).body!.getReader();
+  for (let length = 0; length < 500 * hundred.length;) length += (await reader.read()).value!.length;
+  const { promise: left, resolve: leave } = Promise.withResolvers<void>();
+  setTimeout(() => {
+    start = performance.now();
+    leave(reader.cancel());
+  });
+  // The timer had its turn before the walk was at its end.
+  assertEquals((await reader.read()).done, true);
+  await left;
+  const leaving = performance.now() - start;
+  assert(leaving < whole / 2, `${leaving} of ${whole} ms`);
+  assertEquals(errors, []);
+});
+
+Deno.test("a CAR of more blocks than the gateway remembers breaks off, and one of as many does not", async () => {
+  const store = new VerifiedBlockstore();
+  const parts = await doubledFile(store, HELLO, 4);
+  const [root] = parts;
+  for (const query of ["", "&dag-scope=entity"]) {
+    const enough = httpGateway({ blockstore: store, maxCarBlocks: 5 });
+    assertEquals((await readCar(await ask(enough, `/ipfs/${root}?format=car${query}`))).cids.length, 5);
+    const errors: unknown[] = [];
+    const short = httpGateway({
+      blockstore: store,
+      maxCarBlocks: 4,
+      onError: (error) => errors.push(error),
+    });
+    const response = await ask(short, `/ipfs/${root}?format=car${query}`);
+    await assertRejects(() => response.bytes());
+    assertEquals(errors.map((error) => error instanceof HtxError && error.code), ["LIMIT_EXCEEDED"]);
+  }
+  assertThrows(() => httpGateway({ maxCarBlocks: 0 }), RangeError);
+});
+
+Deno.test("HEAD says the length that GET has, or none where it is not known", async () => {
+  await using server = Deno.serve(
+    { hostname: "127.0.0.1", port: 0, onListen() {} },
+    httpGateway({ blockstore: await storeWith(HELLO) }),
+  );
+  const url = `http://127.0.0.1:${server.addr.port}/ipfs`;
+  const cases: [string, number, string | null][] = [
+    [`/${HELLO_CID}?format=raw`, 200, "5"],
+    [`/${HELLO_CID}?format=car`, 200, null],
+    [`/${cidOf(utf8("absent"))}?format=car`, 404, "17"],
+    [`/${HELLO_CID}?format=tar`, 406, "21"],
+  ];
+  for (const [path, status, length] of cases) {
+    for (const method of ["HEAD", "GET"]) {
+      const response = await fetch(url + path, { method });
+      const body = await response.text();
+      assertEquals([response.status, response.headers.get("content-length")], [status, length], path);
+      if (method === "HEAD") assertEquals(body, "");
+      else if (length !== null) assertEquals(`${body.length}`, length);
+    }
+  }
+});
+
+Deno.test("cid=multihash gives the bare multihash of a raw block and the CID of a root, both good to fetch", async () => {
+  const store = new VerifiedBlockstore();
+  const handler = httpGateway({ blockstore: store, writable: true });
+  const body = testBlocks(1, (1 << 20) + 1)[0]! as Uint8Array<ArrayBuffer>;
+  for (const [length, isBare] of [[1 << 20, true], [(1 << 20) + 1, false]] as const) {
+    const request = new Request("http://cas/?cid=multihash", {
+      method: "PUT",
+      body: body.subarray(0, length),
+    });
+    const name = await (await handler(request)).text();
+    assertEquals(/^1220[0-9a-f]{64}$/.test(name), isBare);
+    const car = await readCar(await ask(handler, `/ipfs/${name}?format=car`));
+    assertEquals(car.cids.length, isBare ? 1 : 3);
+    assertEquals(joinBlock(await Array.fromAsync(catFile(store, parseCid(name)))), body.subarray(0, length));
+  }
+});
+
+Deno.test("PUT stores under any name, as curl -T asks for, and under no path", async () => {
+  const handler = httpGateway({ writable: true });
+  const put = async (path: string, method = "PUT"): Promise<[number, string]> => {
+    const response = await handler(new Request(`http://cas${path}`, { method, body: HELLO }));
+    return [response.status, await response.text()];
+  };
+  assertEquals(await put("/LICENSE"), [201, HELLO_CID.toString()]);
+  assertEquals(await put("/a%2Fb.txt?cid=multihash"), [201, multihashHex(HELLO_CID)]);
+  assertEquals((await put("/a/b.txt"))[0], 404);
+  assertEquals((await put("/LICENSE", "POST"))[0], 404);
+  assertEquals((await ask(handler, "/LICENSE")).status, 404);
+  const readOnly = await httpGateway()(new Request("http://cas/LICENSE", { method: "PUT", body: HELLO }));
+  assertEquals(readOnly.status, 404);
 });
 
 Deno.test("PUT and POST store the body and answer with its CID", async () => {

@@ -17,7 +17,7 @@
 
 import { BinaryReader, BinaryWriter, WireType } from "@bufbuild/protobuf/wire";
 import { blockLength, joinBlock } from "./cid.ts";
-import { HtxError } from "./_core.ts";
+import { ByteCollector, HtxError } from "./_core.ts";
 
 /** Longest message taken or sent, in bytes (HTX 1.1 §7). */
 export const MAX_MESSAGE_LENGTH: number = 4 * 1024 * 1024;
@@ -25,6 +25,11 @@ export const MAX_MESSAGE_LENGTH: number = 4 * 1024 * 1024;
 export const MAX_BLOCK_LENGTH: number = 2 * 1024 * 1024;
 /** Wants one peer may have open (HTX 1.1 §7). */
 export const MAX_WANTS_PER_PEER = 1024;
+/**
+ * Parts of one message that are taken unless {@linkcode DecodeOptions.maxParts} says otherwise: 16 for each want that a
+ * peer may have open. A server takes 4 for each in a want-list; answers get room to spare.
+ */
+export const MAX_MESSAGE_PARTS: number = 16 * MAX_WANTS_PER_PEER;
 /** Longest binary CID looked at in a want or a presence; longer ones name no block of ours. */
 export const MAX_CID_LENGTH = 128;
 
@@ -227,11 +232,20 @@ export function leb128Length(value: number): number {
   return length;
 }
 
+/** Options of {@linkcode decodeMessage} and {@linkcode decodePieces}. */
+export interface DecodeOptions {
+  /**
+   * Want-lists, entries, blocks and presences in one message, at most and all together. Two bytes make a part and a
+   * decoded part takes hundreds, so they are counted while they are read. @default {16384}
+   */
+  readonly maxParts?: number;
+}
+
 /**
  * Decodes one message. Unknown fields are skipped; a singular field that comes twice is merged (want-list) or
  * the last one counts (numbers), as protobuf has it. The bytes of blocks and CIDs alias the input.
  *
- * @throws {HtxError} `MALFORMED`, field `bitswap message`
+ * @throws {HtxError} `MALFORMED` or, past {@linkcode DecodeOptions.maxParts}, `LIMIT_EXCEEDED`; field `bitswap message`
  *
  * @example Round trip
  * ```ts
@@ -243,8 +257,8 @@ export function leb128Length(value: number): number {
  * assertEquals(message.wantlist?.entries[0]?.cid, cid);
  * ```
  */
-export function decodeMessage(bytes: Uint8Array): BitswapMessage {
-  const { wantlist, blocks, payload, blockPresences, pendingBytes } = decodePieces([bytes]);
+export function decodeMessage(bytes: Uint8Array, options: DecodeOptions = {}): BitswapMessage {
+  const { wantlist, blocks, payload, blockPresences, pendingBytes } = decodePieces([bytes], options);
   return {
     ...(wantlist === undefined ? {} : { wantlist }),
     blocks: blocks.map(joinBlock),
@@ -258,11 +272,15 @@ export function decodeMessage(bytes: Uint8Array): BitswapMessage {
  * {@linkcode decodeMessage} for a message that lies in several arrays, as it came from the wire; a block that
  * lies in several of them stays so.
  *
- * @throws {HtxError} `MALFORMED`, field `bitswap message`
+ * @throws {HtxError} `MALFORMED` or, past {@linkcode DecodeOptions.maxParts}, `LIMIT_EXCEEDED`; field `bitswap message`
  */
-export function decodePieces(pieces: readonly Uint8Array[]): BitswapMessage<Uint8Array[]> {
+export function decodePieces(
+  pieces: readonly Uint8Array[],
+  options: DecodeOptions = {},
+): BitswapMessage<Uint8Array[]> {
+  const { maxParts = MAX_MESSAGE_PARTS } = options;
   try {
-    return readMessage(new PieceReader(pieces));
+    return readMessage(new PieceReader(pieces), new PartCounter(maxParts));
   } catch (cause) {
     if (cause instanceof HtxError) throw cause;
     const why = cause instanceof Error ? cause.message : String(cause);
@@ -271,8 +289,29 @@ export function decodePieces(pieces: readonly Uint8Array[]): BitswapMessage<Uint
 }
 
 const FIELD = "bitswap message";
+/** What a field that is not there holds: one for all, since nobody can write to it. */
+const NOTHING: Uint8Array = /* @__PURE__ */ new Uint8Array();
 
-function readMessage(reader: PieceReader): BitswapMessage<Uint8Array[]> {
+/** Counts the parts of a message, and refuses one too many. */
+class PartCounter {
+  readonly #limit: number;
+  #count = 0;
+
+  constructor(limit: number) {
+    this.#limit = limit;
+  }
+
+  add(): void {
+    if (++this.#count <= this.#limit) return;
+    throw new HtxError(
+      "LIMIT_EXCEEDED",
+      `Cannot decode Bitswap message: it has more than ${this.#limit} parts`,
+      { field: FIELD },
+    );
+  }
+}
+
+function readMessage(reader: PieceReader, parts: PartCounter): BitswapMessage<Uint8Array[]> {
   let entries: Required<WantlistEntry>[] | undefined;
   let full = false;
   const blocks: Uint8Array[][] = [];
@@ -286,15 +325,19 @@ function readMessage(reader: PieceReader): BitswapMessage<Uint8Array[]> {
     if (field === 0) throw new RangeError("field number is 0");
     if (field === MESSAGE.wantlist && wire === WireType.LengthDelimited) {
       // The part may be repeated: protobuf merges, so entries add up and `full` is the last one said.
+      parts.add();
       const part = flatReader(reader);
       entries ??= [];
-      while (part.pos < part.len) full = readWantlistField(part, entries, full);
+      while (part.pos < part.len) full = readWantlistField(part, entries, full, parts);
       requireEnd(part);
     } else if (field === MESSAGE.blocks && wire === WireType.LengthDelimited) {
+      parts.add();
       blocks.push(reader.take(reader.varint32()));
     } else if (field === MESSAGE.payload && wire === WireType.LengthDelimited) {
+      parts.add();
       payload.push(readPayload(reader, reader.varint32()));
     } else if (field === MESSAGE.blockPresences && wire === WireType.LengthDelimited) {
+      parts.add();
       blockPresences.push(readPresence(flatReader(reader)));
     } else if (field === MESSAGE.pendingBytes && wire === WireType.Varint) {
       pendingBytes = reader.varint32() | 0;
@@ -311,9 +354,15 @@ function readMessage(reader: PieceReader): BitswapMessage<Uint8Array[]> {
   };
 }
 
-function readWantlistField(part: BinaryReader, entries: Required<WantlistEntry>[], full: boolean): boolean {
+function readWantlistField(
+  part: BinaryReader,
+  entries: Required<WantlistEntry>[],
+  full: boolean,
+  parts: PartCounter,
+): boolean {
   const [field, wire] = part.tag();
   if (field === WANTLIST.entries && wire === WireType.LengthDelimited) {
+    parts.add();
     entries.push(readEntry(new BinaryReader(part.bytes())));
     return full;
   }
@@ -323,7 +372,7 @@ function readWantlistField(part: BinaryReader, entries: Required<WantlistEntry>[
 }
 
 function readEntry(part: BinaryReader): Required<WantlistEntry> {
-  let cid: Uint8Array = new Uint8Array();
+  let cid: Uint8Array = NOTHING;
   let priority = 0;
   let cancel = false;
   let wantType: WantType = "block";
@@ -343,7 +392,7 @@ function readEntry(part: BinaryReader): Required<WantlistEntry> {
 }
 
 function readPresence(part: BinaryReader): BlockPresence {
-  let cid: Uint8Array = new Uint8Array();
+  let cid: Uint8Array = NOTHING;
   let type: PresenceType = "have";
   while (part.pos < part.len) {
     const [field, wire] = part.tag();
@@ -358,7 +407,7 @@ function readPresence(part: BinaryReader): BlockPresence {
 
 function readPayload(reader: PieceReader, length: number): BlockPayload<Uint8Array[]> {
   const end = reader.end(length);
-  let prefix: Uint8Array = new Uint8Array();
+  let prefix: Uint8Array = NOTHING;
   let data: Uint8Array[] = [];
   while (reader.left > end) {
     const tag = reader.varint32();
@@ -467,11 +516,14 @@ class PieceReader {
 
 /**
  * Cuts a byte stream into messages. Nothing is reserved for a length that was only announced: memory holds what
- * has arrived, and a length above the limit is refused at its last byte.
+ * has arrived, and a length above the limit is refused at its last byte. Short pieces are gathered, so that a
+ * message costs about its bytes however finely it was cut.
  */
 export class MessageDeframer {
   readonly #limit: number;
   #pieces: Uint8Array[] = [];
+  /** Short pieces that come after {@linkcode #pieces}. */
+  readonly #short = new ByteCollector();
   /** Bytes still missing of the message begun; `undefined` while its length is being read. */
   #missing: number | undefined;
   #length = 0;
@@ -494,7 +546,7 @@ export class MessageDeframer {
 
   /**
    * Takes the next bytes as they came and gives the messages that are complete with them, as pieces for
-   * {@linkcode decodePieces}. The pieces alias `chunk`.
+   * {@linkcode decodePieces}. The pieces alias `chunk`, but for short ones of a message that came in several chunks.
    *
    * @throws {HtxError} `LIMIT_EXCEEDED` when a length passes the limit, `MALFORMED` when it is no LEB128
    */
@@ -506,16 +558,30 @@ export class MessageDeframer {
         if (this.#missing === undefined) return;
       }
       const size = Math.min(this.#missing, chunk.length - at);
-      if (size > 0) this.#pieces.push(chunk.subarray(at, at + size));
+      if (size > 0) this.#keep(chunk.subarray(at, at + size), size === this.#length);
       at += size;
       this.#missing -= size;
       if (this.#missing > 0) return;
+      this.#gather();
       const message = this.#pieces;
       this.#pieces = [];
       this.#missing = undefined;
       this.#length = 0;
       yield message;
     }
+  }
+
+  #keep(piece: Uint8Array, isWhole: boolean): void {
+    if (piece.length < SHORT_PIECE && !isWhole) {
+      this.#short.push(piece);
+      return;
+    }
+    this.#gather();
+    this.#pieces.push(piece);
+  }
+
+  #gather(): void {
+    if (this.#short.size > 0) this.#pieces.push(this.#short.take());
   }
 
   #readLength(chunk: Uint8Array, at: number): number {
@@ -544,12 +610,17 @@ export class MessageDeframer {
   }
 }
 
+/** Pieces below this length are copied together: a view of one takes a hundred bytes, and holds its whole chunk. */
+const SHORT_PIECE = 1024;
+
 /** Bytes of protobuf around one part of a message, at most: tags and lengths. */
 const PART_OVERHEAD = 32;
+/** Parts of one message that is sent, at most: what a server takes in one want-list. */
+const SPLIT_PARTS: number = 4 * MAX_WANTS_PER_PEER;
 
 /**
- * Splits what is to be said into messages that each fit the limit, parts in order: want-list entries, blocks,
- * presences. What fits in one message stays one.
+ * Splits what is to be said into messages that each fit the limit and hold no more parts than a server takes of a
+ * want-list, parts in order: want-list entries, blocks, presences. What fits in one message stays one.
  *
  * `full` stands in the first message only: the later ones add to it.
  *
@@ -562,21 +633,24 @@ export function* splitMessage(
   const { wantlist, blocks = [], payload = [], blockPresences = [], pendingBytes = 0 } = message;
   let part = emptyParts();
   let size = PART_OVERHEAD;
+  let count = 0;
   let full = wantlist?.full ?? false;
   let empty = wantlist === undefined;
   let said = false;
 
   function* add(bytes: number): Generator<BitswapMessageInit, void, undefined> {
-    if (size + bytes > limit && said) {
+    if ((size + bytes > limit || count === SPLIT_PARTS) && said) {
       yield finish();
       part = emptyParts();
       size = PART_OVERHEAD;
+      count = 0;
       said = false;
     }
     if (size + bytes > limit) {
       throw new RangeError(`Cannot split Bitswap message: a part takes ${bytes} bytes, limit is ${limit}`);
     }
     size += bytes;
+    count++;
     said = true;
   }
   function finish(): BitswapMessageInit {

@@ -1,4 +1,5 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
+import { BinaryWriter } from "@bufbuild/protobuf/wire";
 import fc from "fast-check";
 import { concat, fromHex, HtxError, toHex } from "./_core.ts";
 import { joinBlock } from "./cid.ts";
@@ -11,6 +12,7 @@ import {
   encodeMessage,
   MAX_BLOCK_LENGTH,
   MAX_MESSAGE_LENGTH,
+  MAX_MESSAGE_PARTS,
   MAX_WANTS_PER_PEER,
   MessageDeframer,
   splitMessage,
@@ -164,6 +166,73 @@ Deno.test("encodeFramed() hands on the bytes of blocks uncopied", () => {
     payload: [{ prefix: fromHex("01551220"), data: [data.subarray(0, 5), data.subarray(5)] }],
   });
   assertEquals(concat(...two), concat(...pieces));
+});
+
+/** A message of `count` empty parts, `before` them what makes them one. */
+function tinyParts(
+  kind: "entries" | "blocks" | "payload" | "presences" | "wantlists",
+  count: number,
+): Uint8Array {
+  const tag =
+    { entries: "0a00", blocks: "1200", payload: "1a00", presences: "2200", wantlists: "0a00" }[kind];
+  const parts = fromHex(tag.repeat(count));
+  return kind === "entries"
+    ? concat(new BinaryWriter().tag(1, 2).uint32(parts.length).finish(), parts)
+    : parts;
+}
+
+Deno.test("decodePieces() takes as many parts as it is told to, and no more", () => {
+  for (const kind of ["blocks", "payload", "presences", "wantlists"] as const) {
+    decodePieces([tinyParts(kind, 10)], { maxParts: 10 });
+    const error = assertThrows(() => decodePieces([tinyParts(kind, 11)], { maxParts: 10 }), HtxError);
+    assertEquals([error.code, error.field], ["LIMIT_EXCEEDED", "bitswap message"], kind);
+  }
+  // The want-list is a part, too.
+  assertEquals(decodeMessage(tinyParts("entries", 10), { maxParts: 11 }).wantlist!.entries.length, 10);
+  const error = assertThrows(() => decodeMessage(tinyParts("entries", 11), { maxParts: 11 }), HtxError);
+  assertEquals(error.code, "LIMIT_EXCEEDED");
+});
+
+Deno.test("decodePieces() takes 16384 parts unless told otherwise", () => {
+  assertEquals(MAX_MESSAGE_PARTS, 16_384);
+  assertEquals(decodePieces([tinyParts("presences", 16_384)]).blockPresences.length, 16_384);
+  for (const kind of ["entries", "blocks", "payload", "presences"] as const) {
+    // As many as a message of 4 MiB has room for.
+    const bytes = tinyParts(kind, 2_097_140);
+    assertEquals(assertThrows(() => decodePieces([bytes]), HtxError).code, "LIMIT_EXCEEDED", kind);
+  }
+});
+
+Deno.test("splitMessage() puts no more parts in a message than a server takes of a want-list", () => {
+  const cid = new Uint8Array(4);
+  const entries = Array(4097).fill({ cid });
+  const blockPresences = Array(4096).fill({ cid, type: "have" });
+  const sizes = [...splitMessage({ wantlist: { entries, full: true }, blockPresences })]
+    .map((
+      { wantlist, blockPresences },
+    ) => [wantlist?.entries.length, wantlist?.full, blockPresences?.length]);
+  assertEquals(sizes, [[4096, true, 0], [1, false, 4095], [undefined, undefined, 1]]);
+});
+
+Deno.test("MessageDeframer gathers short pieces, and leaves long ones and whole messages where they are", () => {
+  const message = new Uint8Array(5000).map((_, i) => i);
+  const framed = concat(new BinaryWriter().uint32(5000).finish(), message);
+  const cut = (...ends: number[]): Uint8Array[] => {
+    const deframer = new MessageDeframer();
+    const out = [0, ...ends].flatMap((at, i) => [...deframer.push(framed.subarray(at, ends[i]))]);
+    assertEquals(out.length, 1);
+    assertEquals(joinBlock(out[0]!), message);
+    return out[0]!;
+  };
+  const isView = ({ buffer }: Uint8Array): boolean => buffer === framed.buffer;
+  assertEquals(cut(...Array.from({ length: 5000 }, (_, i) => i + 1)).map(({ length }) => length), [5000]);
+  assertEquals(cut(2).map(isView), [true]);
+  const mixed = cut(2, 3, 4, 2000, 2010, 2020, 4990);
+  assertEquals(mixed.map(({ length }) => length), [2, 1996, 20, 2970, 12]);
+  assertEquals(mixed.map(isView), [false, true, false, true, false]);
+  const short = fromHex("020102");
+  const [whole] = new MessageDeframer().push(short);
+  assert(whole![0]!.buffer === short.buffer);
 });
 
 Deno.test("decodePieces() leaves the bytes of a block where they arrived", () => {

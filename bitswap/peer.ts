@@ -27,7 +27,7 @@ export type BitswapResetCode =
 export interface BitswapStream {
   /** The next bytes as they came, owned by the caller; `null` at the clean end. Rejects when the stream broke. */
   read(): Promise<Uint8Array | null>;
-  /** Resolves when there is room for more. */
+  /** Resolves when there is room for more. The bytes stay the caller's: they are neither changed nor transferred. */
   write(data: Uint8Array): Promise<void>;
   /** Ends this side's direction. */
   closeWrite(): Promise<void>;
@@ -106,7 +106,9 @@ export function streamOf(duplex: BitswapDuplex): BitswapStream {
     },
     async write(data: Uint8Array): Promise<void> {
       await writer.ready;
-      await writer.write(data);
+      // What writables do with a chunk is theirs: those of byte streams transfer its buffer, and `data` may lie in a
+      // store (e-35).
+      await writer.write(new Uint8Array(data));
     },
     async closeWrite(): Promise<void> {
       await writer.close();

@@ -20,8 +20,9 @@ import {
 import { httpUrl, main, untilStopped, UsageError } from "./_cli.ts";
 
 const help = `
-A content store behind HTTP: PUT / or POST / stores a body and answers with its CID; GET and HEAD /ipfs/CID give
-raw blocks (?format=raw) and CARs (?format=car). What is not stored here is not fetched from anywhere.
+A content store behind HTTP: PUT /, PUT /NAME or POST / stores a body and answers with its CID, whatever the name;
+GET and HEAD /ipfs/CID give raw blocks (?format=raw) and CARs (?format=car). What is not stored here is not fetched
+from anywhere.
 
 Usage: deno run -N examples/cas_http.ts [options]
 
@@ -30,7 +31,8 @@ Usage: deno run -N examples/cas_http.ts [options]
   --dir DIR         keeps the blocks in DIR; else they are in memory and gone with the process
   --max-body BYTES  longest body stored (1073741824)
 
-With "?cid=multihash" a PUT answers with the bare multihash in hex, which is taken in place of a CID everywhere.`;
+With "?cid=multihash" a PUT answers with the bare multihash in hex, which is taken in place of a CID everywhere. It
+names raw blocks only: a body above 1 MiB, which is several blocks under a root, is answered with its CID all the same.`;
 
 const options = { listen: "127.0.0.1", port: "8090", dir: undefined, "max-body": "1073741824" };
 

@@ -1,4 +1,4 @@
-import { assertEquals, assertMatch } from "@std/assert";
+import { assertEquals, assertMatch, assertNotMatch } from "@std/assert";
 import { cidOf, multihashHex } from "@betanet/htx/bitswap";
 import { assertOneLine, assertStopped, curl, Example, run } from "./_testing.ts";
 
@@ -23,6 +23,20 @@ Deno.test("cas_http.ts stores what curl puts, and gives it back as a block and a
   assertEquals(await status(`${url}/ipfs/${absent}?format=raw`), "404");
   assertEquals(await status(`${url}/ipfs/nonsense?format=raw`), "400");
   assertEquals(await status("-H", "accept: text/html", `${url}/ipfs/${HELLO}`), "406");
+  assertStopped(await store.stop());
+});
+
+Deno.test("cas_http.ts stores what its first comment has curl send, and HEAD on a CAR claims no length", async () => {
+  await using store = Example.start("cas_http.ts", ["-N"], ["--port", "0"]);
+  const url = await store.find(/store on (http:\S+)\//);
+  const file = await Deno.makeTempFile();
+  try {
+    await Deno.writeTextFile(file, "hello");
+    assertEquals(await curl("-T", file, `${url}/`), HELLO);
+  } finally {
+    await Deno.remove(file);
+  }
+  assertNotMatch(await curl("-I", `${url}/ipfs/${HELLO}?format=car`), /content-length/i);
   assertStopped(await store.stop());
 });
 
