@@ -16,6 +16,9 @@ export function checkRate(rate: BucketRate, what: string): BucketRate {
   return { burst: rate.burst, perSecond: rate.perSecond };
 }
 
+/** Past this a clock that goes back was set, and is followed; up to it, time stands still. In ms. */
+const SET_BACK_MS = 1_000;
+
 interface Bucket {
   tokens: number;
   at: number;
@@ -54,11 +57,11 @@ export class Buckets {
 
   #fill(key: string, now: number): Bucket {
     checkClock(now);
-    this.#now = Math.max(this.#now, now);
-    const { burst, perSecond } = this.#rate;
+    if (now > this.#now || now < this.#now - SET_BACK_MS) this.#now = now;
+    const { burst } = this.#rate;
     let bucket = this.#buckets.get(key);
     if (bucket) {
-      bucket.tokens = Math.min(burst, bucket.tokens + (this.#now - bucket.at) * perSecond / 1000);
+      bucket.tokens = Math.min(burst, this.#tokens(bucket));
       bucket.at = this.#now;
       return bucket;
     }
@@ -68,11 +71,14 @@ export class Buckets {
     return bucket;
   }
 
+  /** Tokens by now, past the burst too. A bucket last filled ahead of now, before the clock was set back, gains none. */
+  #tokens(bucket: Bucket): number {
+    return bucket.tokens + Math.max(0, this.#now - bucket.at) * this.#rate.perSecond / 1000;
+  }
+
   /** Drops an eighth at a time, so that a flood of new keys does not look through all of them at each one. */
   #evict(): void {
-    const fill = ([, bucket]: [string, Bucket]) =>
-      bucket.tokens + (this.#now - bucket.at) * this.#rate.perSecond / 1000;
-    const fullestFirst = [...this.#buckets].sort((a, b) => fill(b) - fill(a));
+    const fullestFirst = [...this.#buckets].sort(([, a], [, b]) => this.#tokens(b) - this.#tokens(a));
     for (const [key] of fullestFirst.slice(0, Math.ceil(this.#limit / 8))) this.#buckets.delete(key);
   }
 }
@@ -82,7 +88,7 @@ export type MemoryAnswer = "fresh" | "seen" | "full";
 
 /**
  * Remembers keys for a fixed time, bounded. Asking and recording are one step; a full memory says so and forgets
- * nothing; time never goes back.
+ * nothing; time never goes back, so that what was refused stays refused while the clock is wrong.
  */
 export class Memory {
   readonly #keepMs: number;
@@ -117,7 +123,7 @@ export class Memory {
 
 /** A clock that fails must not open what time keeps shut. */
 function checkClock(now: number): void {
-  if (Number.isNaN(now)) {
+  if (!Number.isFinite(now)) {
     throw new HtxError("INTERNAL_ERROR", "Cannot tell the time: the clock gave no number");
   }
 }

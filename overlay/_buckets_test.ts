@@ -34,9 +34,28 @@ Deno.test("a bucket fills with time, which does not go back", () => {
   ]);
 });
 
-Deno.test("a clock that gives no number opens nothing", () => {
-  assertThrows(() => new Buckets({ burst: 1, perSecond: 1 }, 1).take("a", NaN), HtxError);
-  assertThrows(() => new Memory(1, 1).add("a", NaN), HtxError);
+Deno.test("a bucket follows a clock that was ahead and is set back, and gains nothing by it", () => {
+  const buckets = new Buckets({ burst: 2, perSecond: 1 }, 2);
+  assertEquals([4e12, 4e12, 4e12].map((now) => buckets.take("a", now)), [true, true, false]);
+  const back = 1.8e12;
+  assertEquals(
+    [back, back + 999, back + 1_000, back + 1_500, back + 2_000].map((now) => buckets.take("a", now)),
+    [
+      false,
+      false,
+      true,
+      false,
+      true,
+    ],
+  );
+  assertEquals(buckets.delay("a", back + 2_000), 1_000);
+});
+
+Deno.test("a clock that gives no time opens nothing", () => {
+  for (const now of [NaN, Infinity, -Infinity]) {
+    assertThrows(() => new Buckets({ burst: 1, perSecond: 1 }, 1).take("a", now), HtxError);
+    assertThrows(() => new Memory(1, 1).add("a", now), HtxError);
+  }
 });
 
 Deno.test("rates and limits that are none are refused", () => {

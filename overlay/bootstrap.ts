@@ -56,7 +56,8 @@ export function rendezvousIds(beaconSet: Uint8Array): Bytes[] {
 
 /**
  * How much work a responder asks for. Told of each accepted request, it counts them by the second and looks back ten
- * minutes once a minute. Seconds before its start count as idle. Time that goes back counts as the latest seen.
+ * minutes once a minute. Seconds before its start count as idle. Time that goes back counts as the latest seen; when it
+ * goes back by more than the window, the clock was set: the bits stay and the window begins anew.
  */
 export class DifficultyController {
   readonly #capacity: number;
@@ -102,6 +103,12 @@ export class DifficultyController {
 
   #advance(unixSeconds: number): void {
     const to = Math.floor(unixSeconds);
+    // Else a clock that was ahead for a moment would hold the difficulty where it is until then.
+    if (to < this.#second - DIFFICULTY_WINDOW_SECONDS) {
+      this.#counts.fill(0);
+      this.#second = to;
+      this.#nextStep = to + DIFFICULTY_STEP_SECONDS;
+    }
     while (this.#second < to) {
       // Past a whole window of silence there is nothing left to look back at but the steps down.
       const idleFor = to - this.#second;
@@ -149,7 +156,7 @@ export type BootstrapVerdict =
  *
  * Counted by the second; where a twentieth of the capacity is below one request, by the smallest number of whole
  * seconds in which it is one. Only what is admitted is remembered, and only for that time, so that no flood of
- * addresses costs memory.
+ * addresses costs memory. A clock that was set back is followed.
  */
 export class BootstrapLimiter {
   readonly #windowSeconds: number;
@@ -188,7 +195,9 @@ export class BootstrapLimiter {
   accept(from: { address: string; as?: number | bigint }, unixSeconds: number): BootstrapVerdict {
     const network = networkOf(from.address);
     const window = Math.floor(unixSeconds / this.#windowSeconds);
-    if (window > this.#window) {
+    // One window back is a clock that is being adjusted, and no reason to admit twice. Further back, waiting for the old
+    // time to come again would lock everybody out.
+    if (window > this.#window || window < this.#window - 1) {
       this.#window = window;
       this.#total = 0;
       this.#buckets.clear();

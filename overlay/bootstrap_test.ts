@@ -178,6 +178,34 @@ Deno.test("a responder admits its capacity and remembers no more than that", () 
   assertEquals([0, 1, 4, 5, 9, 10].map(at), [true, false, false, true, false, true]);
 });
 
+Deno.test("a clock that was ahead and is set back does not lock the limiter, and one that wavers admits no more", () => {
+  for (const capacity of [4, 20, 100]) {
+    const limiter = new BootstrapLimiter(capacity);
+    let next = 0;
+    const admitted = (at: number) => {
+      let count = 0;
+      for (let i = 0; i < 200; i++, next++) {
+        if (limiter.accept({ address: `10.${next >> 8 & 255}.${next & 255}.1` }, at).ok) count++;
+      }
+      return count;
+    };
+    const perWindow = Math.max(20, capacity); // a twentieth of 4 a second is one in 5 s
+    assertEquals(admitted(4e9), perWindow);
+    assertEquals(admitted(1.8e9), perWindow, "set back by decades");
+    assertEquals([1.8e9, 1.8e9 - 1, 1.8e9, 1.8e9 - 1].map(admitted), [0, 0, 0, 0], "wavering by a second");
+    assertEquals(admitted(1.8e9 + 10), perWindow);
+  }
+});
+
+Deno.test("a clock that was ahead and is set back does not hold the difficulty where it was", () => {
+  const difficulty = new DifficultyController(10, 1.8e9, { bits: 24 });
+  assertEquals(difficulty.bits(4e9), 22);
+  for (let second = 0; second < 120; second++) {
+    for (let i = 0; i < 20; i++) difficulty.accepted(1.8e9 + second);
+  }
+  assertEquals(difficulty.bits(1.8e9 + 120), 24, "a bit for each minute of the rush");
+});
+
 Deno.test("the limiter refuses what is no address with the typed error", () => {
   const limiter = new BootstrapLimiter(100);
   for (

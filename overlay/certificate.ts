@@ -15,7 +15,7 @@
 import { concat, copyOf, ed25519Sign, ed25519Verify, timingSafeEqual, toHex, u64be, utf8 } from "./_core.ts";
 import type { Bytes } from "./_core.ts";
 import { checkBytes, malformed, requireBytes } from "./_malformed.ts";
-import { ratio, toUnits } from "./_units.ts";
+import { compareShare, ratio, toUnits } from "./_units.ts";
 import { type CborValue, decodeCborMap, encodeCbor } from "./cbor.ts";
 
 /** "A quorum certificate over the payload hash of at least 67 % of effective weight", in percent. */
@@ -181,7 +181,7 @@ export function verifyQuorumCertificate(certificate: QuorumCertificate, rules: Q
     signed += toUnits(weight);
   }
   const share = ratio(signed, total);
-  if (total === 0n || signed * 100n < total * BigInt(QUORUM_PERCENT)) {
+  if (total === 0n || compareShare(signed, total, QUORUM_PERCENT / 100) < 0) {
     return { ok: false, reason: "quorum", share };
   }
   const message = signedBytes(payloadHash, epoch);

@@ -1,8 +1,8 @@
 /**
  * Proposals: when they pass, and when they take effect. Weights come from {@linkcode effectiveWeights}.
  *
- * Times are in Unix seconds. Votes are added and compared as whole numbers (units of 2^-32), so that a bound that is met
- * exactly is met, in any order of addition.
+ * Times are in Unix seconds. Votes are added as whole numbers, in any order of addition the same, and compared with their
+ * bounds up to a billionth of the whole: a bound that is met exactly is met, whatever floats made of it.
  *
  * This module is browser compatible.
  *
@@ -10,7 +10,8 @@
  */
 
 import { areDisjoint, groupBy } from "./_collections.ts";
-import { ratio, toUnits } from "./_units.ts";
+import { compareShare, ratio, toUnits } from "./_units.ts";
+import { CAP_TOLERANCE, MIN_WEIGHT } from "./weights.ts";
 
 /** "ACK weight at least 0.67 of the weight active in 14 days", in percent. */
 export const ACK_PERCENT = 67;
@@ -102,7 +103,7 @@ export type ProposalConditionName =
 export interface Condition<Name extends string = string> {
   /** Which. */
   readonly name: Name;
-  /** What was found; rounded to show, while the comparison was exact. */
+  /** What was found, rounded to show. */
   readonly value: number;
   /** How value and bound must relate. */
   readonly relation: ">=" | "<=" | ">";
@@ -159,7 +160,7 @@ export function evaluateProposal(facts: ProposalFacts): ProposalVerdict {
     checkTime(voter.lastActive);
     const units = toUnits(voter.weight);
     // A day counts as within 14 days up to and including its end; a time after now is a clock ahead.
-    if (units === 0n || now - voter.lastActive > ACTIVE_SECONDS) continue;
+    if (voter.weight < MIN_WEIGHT || now - voter.lastActive > ACTIVE_SECONDS) continue;
     active += units;
     if (voter.ack) acks.push({ voter, units });
   }
@@ -169,7 +170,6 @@ export function evaluateProposal(facts: ProposalFacts): ProposalVerdict {
   const asGroups = new Set(acks.map(({ voter }) => voter.asGroup)).size;
   const isds = new Set(acks.map(({ voter }) => voter.isd)).size;
   const classes = disjointClasses(paths);
-  const atMost = (part: bigint, percent: number) => part * 100n <= weight * BigInt(percent);
 
   const conditions: Condition<ProposalConditionName>[] = [
     {
@@ -177,7 +177,7 @@ export function evaluateProposal(facts: ProposalFacts): ProposalVerdict {
       value: ratio(weight, active),
       relation: ">=",
       bound: ACK_PERCENT / 100,
-      held: weight > 0n && weight * 100n >= active * BigInt(ACK_PERCENT),
+      held: weight > 0n && compareShare(weight, active, ACK_PERCENT / 100) >= 0,
     },
     least("ack-as-groups", asGroups, ACK_MIN_AS_GROUPS),
     least("ack-isds", isds, ACK_MIN_ISDS),
@@ -186,14 +186,14 @@ export function evaluateProposal(facts: ProposalFacts): ProposalVerdict {
       value: ratio(largestAs, weight),
       relation: "<=",
       bound: ACK_MAX_AS_PERCENT / 100,
-      held: atMost(largestAs, ACK_MAX_AS_PERCENT),
+      held: compareShare(largestAs, weight, ACK_MAX_AS_PERCENT / 100, CAP_TOLERANCE) <= 0,
     },
     {
       name: "ack-organisation-share",
       value: ratio(largestOrganisation, weight),
       relation: "<=",
       bound: ACK_MAX_ORGANISATION_PERCENT / 100,
-      held: atMost(largestOrganisation, ACK_MAX_ORGANISATION_PERCENT),
+      held: compareShare(largestOrganisation, weight, ACK_MAX_ORGANISATION_PERCENT / 100, CAP_TOLERANCE) <= 0,
     },
     least("path-classes", classes, MIN_PATH_CLASSES),
     kept("path-diversity", pathDiversity),
@@ -294,7 +294,7 @@ function kept(name: ProposalConditionName, trend: Trend): Condition<ProposalCond
     value: before === 0n ? 1 : ratio(now, before),
     relation: ">=",
     bound: MIN_KEPT_PERCENT / 100,
-    held: now * 100n >= before * BigInt(MIN_KEPT_PERCENT),
+    held: compareShare(now, before, MIN_KEPT_PERCENT / 100) >= 0,
   };
 }
 
@@ -343,6 +343,7 @@ function isMedianBelow(values: readonly number[], bound: number): boolean {
   if (values.length === 0) return false;
   const sorted = values.toSorted((a, b) => a - b);
   const middle = sorted.length >> 1;
-  if (sorted.length % 2 === 1) return sorted[middle]! < bound;
-  return sorted[middle - 1]! + sorted[middle]! < 2 * bound;
+  const middleTwo = sorted.length % 2 === 1 ? [middle, middle] : [middle - 1, middle];
+  const sum = middleTwo.reduce((sum, at) => sum + toUnits(sorted[at]!), 0n);
+  return compareShare(sum, toUnits(2), bound) < 0;
 }

@@ -13,6 +13,7 @@ import {
   type ProposalFacts,
   type Voter,
 } from "./governance.ts";
+import { effectiveWeights, rawWeight } from "./weights.ts";
 
 const NOW = 1_800_000_000;
 const DAY = 86_400;
@@ -111,6 +112,93 @@ Deno.test("each condition alone decides, on both sides of its bound", () => {
     assertEquals(condition(name, change).held, held, `${name} ${JSON.stringify(change).slice(0, 60)}`);
     if (!held) assertEquals(evaluateProposal(facts(change)).ok, false);
   }
+});
+
+Deno.test("a bound that is met exactly is met, whatever floats make of it, and 1e-6 beyond it is not", () => {
+  // Sizes at which floats round in different ways.
+  const sizes = Array.from({ length: 300 }, (_, i) => (i + 1) / 10);
+  const ack = (acked: number, not: number) =>
+    condition("ack-weight", {
+      voters: voters(2, (i) => i === 0 ? { weight: acked } : { weight: not, ack: false }),
+    }).held;
+  const share = (name: "ack-as-share" | "ack-organisation-share", one: number, rest: number) =>
+    condition(name, { voters: voters(2, (i) => ({ weight: i === 0 ? one : rest / 20 })).concat(more(rest)) })
+      .held;
+  const more = (rest: number) =>
+    voters(19, (i) => ({ id: `more ${i}`, as: `${i}`, organisation: `${i}`, weight: rest / 20 }));
+  const trend = (now: number, weekAgo: number) =>
+    condition("path-diversity", { pathDiversity: { now, weekAgo } }).held &&
+    condition("ack-composition", { ackComposition: { now, weekAgo } }).held;
+  for (const size of sizes) {
+    const [a, b] = [size * 67 / 100, size * 33 / 100];
+    assertEquals([ack(a, b), ack(a * (1 - 2e-6), b)], [true, false], `67 % of ${size}`);
+    const [one, rest] = [size / 5, size * 4 / 5];
+    assertEquals(
+      [share("ack-as-share", one, rest), share("ack-as-share", one * (1 + 7e-6), rest)],
+      [true, false],
+      `20 % of ${size}`,
+    );
+    const [own, others] = [size / 4, size * 3 / 4];
+    assertEquals(
+      [
+        share("ack-organisation-share", own, others),
+        share("ack-organisation-share", own * (1 + 6e-6), others),
+      ],
+      [true, false],
+      `25 % of ${size}`,
+    );
+    const kept = size * 8 / 10;
+    assertEquals([trend(kept, size), trend(kept - size * 1e-6, size)], [true, false], `80 % of ${size}`);
+  }
+  assert(ack(13.4, 6.6) && ack(0.67, 0.33) && trend(2.4, 3) && trend(0.24, 0.3));
+});
+
+Deno.test("the tolerance is relative: it is no larger for small figures, and a millionth of a millionth at most", () => {
+  for (const size of [1e-6, 1e-3, 1, 1e6, 2 ** 50]) {
+    const ack = (short: number) =>
+      condition("ack-weight", {
+        voters: voters(2, (i) =>
+          i === 0 ? { weight: size * (0.67 - short) } : { weight: size * (0.33 + short), ack: false }),
+      }).held;
+    assertEquals([0, 1e-13, 1e-11, 1e-6].map(ack), [true, true, false, false], `${size}`);
+    const kept = (short: number) =>
+      condition("path-diversity", { pathDiversity: { now: size * (0.8 - short), weekAgo: size } }).held;
+    assertEquals([0, 1e-13, 1e-11, 1e-6].map(kept), [true, true, false, false], `${size}`);
+  }
+  const nothing = { pathDiversity: { now: 0, weekAgo: 1e-20 } };
+  assertEquals(condition("path-diversity", nothing).held, false, "nothing is left of a little");
+});
+
+Deno.test("a median of exactly 2 % is not below 2 %, whatever floats make of it", () => {
+  const below = (...loss: number[]) =>
+    condition("path-classes", { paths: [{ name: "a", loss }, { name: "b", loss: [0] }] }).held;
+  for (let i = 0; i <= 400; i++) {
+    const [low, high] = [i / 10_000, (400 - i) / 10_000];
+    assertEquals([below(low, high), below(low, high, 0, 1)], [false, false], `${low} ${high}`);
+    // By 1e-6 it is below.
+    if (i < 400) assertEquals(below(low, high - 2e-6), true, `${low} ${high}`);
+  }
+  assertEquals([below(0.02), below(0.3 - 0.28), below(0.02 - 1e-6)], [false, false, true]);
+});
+
+Deno.test("weights under their caps keep the caps of a proposal that everybody acknowledges", () => {
+  // One AS always is at its cap exactly, on paper, and an organisation often.
+  const stake = fc.tuple(fc.nat(1_000), fc.nat(1_000_000));
+  fc.assert(fc.property(fc.array(stake, { minLength: 60, maxLength: 60 }), (stakes) => {
+    const nodes = stakes.map(([days, sat], i) => ({
+      id: `${i}`,
+      as: i < 20 ? "large" : `as${i}`,
+      organisation: i >= 20 && i % 2 === 0 ? "large" : `org${i}`,
+      weight: rawWeight((i < 20 ? 1_000 : days + 1) * DAY, BigInt(sat)),
+    }));
+    const { weights } = effectiveWeights(nodes);
+    const all = voters(60, (i) => ({ ...nodes[i]!, weight: weights.get(`${i}`)! }));
+    assertEquals(evaluateProposal(facts({ voters: all })).conditions.filter(({ held }) => !held), []);
+    // A node more in the AS at its cap, with 1e-5 of what the AS has, is too much.
+    const extra = 1e-5 * nodes.slice(0, 20).reduce((sum, { id }) => sum + weights.get(id)!, 0);
+    const beyond = [...all, { ...all[0]!, id: "extra", weight: extra }];
+    assertEquals(condition("ack-as-share", { voters: beyond }).held, false);
+  }));
 });
 
 Deno.test("weight counts when active within 14 days, on both sides of the ratio", () => {

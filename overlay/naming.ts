@@ -201,16 +201,27 @@ export type ChainEvidence =
 /** What {@linkcode evaluateFinality} says. */
 export type FinalityVerdict =
   | { readonly ok: true }
-  | { readonly ok: false; readonly reason: "confirmations" | "reorg" | "not-finalized" };
+  | {
+    readonly ok: false;
+    readonly reason: "confirmations" | "reorg" | "not-finalized" | "unknown-chain";
+  };
 
-/** Judges evidence by the chain's own rule: "Handshake (12 confirmations and no reorg for 1 h)", the others finalized. */
+/**
+ * Judges evidence by the chain's own rule: "Handshake (12 confirmations and no reorg for 1 h)", the others finalized. A
+ * chain that is none of the three, as untyped evidence can name one, makes nothing final.
+ */
 export function evaluateFinality(evidence: ChainEvidence): FinalityVerdict {
-  if (evidence.chain !== "handshake") {
-    return evidence.finalized ? { ok: true } : { ok: false, reason: "not-finalized" };
+  switch (evidence.chain) {
+    case "handshake":
+      if (!(evidence.confirmations >= HANDSHAKE_CONFIRMATIONS)) return { ok: false, reason: "confirmations" };
+      if (!(evidence.quietSeconds >= HANDSHAKE_QUIET_SECONDS)) return { ok: false, reason: "reorg" };
+      return { ok: true };
+    case "filecoin":
+    case "ethereum-l2":
+      return evidence.finalized ? { ok: true } : { ok: false, reason: "not-finalized" };
+    default:
+      return { ok: false, reason: "unknown-chain" };
   }
-  if (!(evidence.confirmations >= HANDSHAKE_CONFIRMATIONS)) return { ok: false, reason: "confirmations" };
-  if (!(evidence.quietSeconds >= HANDSHAKE_QUIET_SECONDS)) return { ok: false, reason: "reorg" };
-  return { ok: true };
 }
 
 /** The chains on which a payload is final, each once. */

@@ -206,6 +206,23 @@ Deno.test("a record is valid when its payload is final on 2 of 3 chains, each co
   }
 });
 
+Deno.test("a chain of another name makes nothing final, though untyped evidence calls it finalized", () => {
+  const made = record(1n);
+  const payloadHash = aliasPayloadHash(made);
+  for (const chain of ["bitcoin", "Filecoin", "", "__proto__", null]) {
+    // As it comes from a file or a wire, where types are only hoped for.
+    const foreign: ChainEvidence = {
+      ...JSON.parse(JSON.stringify({ chain, finalized: true, confirmations: 99, quietSeconds: 9_999 })),
+      payloadHash,
+    };
+    assertEquals(evaluateFinality(foreign), { ok: false, reason: "unknown-chain" });
+    const evidence = [on("filecoin", payloadHash), foreign];
+    assertEquals(finalChains(payloadHash, evidence), ["filecoin"]);
+    const verdict = evaluateAlias(undefined, made, { now: NOW, evidence });
+    assertEquals(verdict.ok || verdict.reason, "not-final");
+  }
+});
+
 /** The state after a record made final. */
 function settled(seq: bigint, change: Partial<AliasRecord> = {}): AliasState {
   const made = record(seq, change);

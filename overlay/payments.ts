@@ -13,6 +13,7 @@
  */
 
 import { type BucketRate, Buckets, checkRate } from "./_buckets.ts";
+import { groupBy } from "./_collections.ts";
 import { concat, copyOf, ed25519Verify, selectCrypto, timingSafeEqual, toHex } from "./_core.ts";
 import type { Bytes } from "./_core.ts";
 import { checkBytes, malformed } from "./_malformed.ts";
@@ -34,6 +35,8 @@ const ID_LENGTH = 32;
 const SECRET_LENGTH = 32;
 const MAX_SPENT = 1_048_576;
 const MAX_PARKED = 1_024;
+/** Ours, as the rules name no time. */
+const PARKED_MS = 3_600_000;
 const MAX_BUCKETS = 65_536;
 /** Vouchers a second, ours, as the rules name no numbers. */
 const KEYSET_RATE: BucketRate = { burst: 1_000, perSecond: 100 };
@@ -138,6 +141,8 @@ export interface VoucherGateOptions {
   maxSpent?: number;
   /** Vouchers of unknown keysets kept for later; 0 keeps none. @default {1024} */
   maxParked?: number;
+  /** How long they are kept, in ms; whoever still has one may present it again. @default {3600000} */
+  parkedMs?: number;
   /** Token bucket of each keyset. @default {{ burst: 1000, perSecond: 100 }} */
   keysetRate?: BucketRate;
   /** Token bucket of each peer. @default {{ burst: 50, perSecond: 5 }} */
@@ -170,6 +175,9 @@ export interface ParkedVoucher {
  * with next. The memory of spent secrets is never shortened: what outlives the process is the caller's, through
  * `spent` and `markSpent`.
  *
+ * Where no more can be parked, the peer with the most gives up its oldest for a peer that has fewer: nobody can close
+ * parking for the others alone, nor for longer than `parkedMs` with many names.
+ *
  * @example
  * ```ts
  * import { VoucherGate } from "@betanet/htx/overlay";
@@ -182,10 +190,12 @@ export interface ParkedVoucher {
 export class VoucherGate {
   readonly #keysets = new Map<string, Keyset>();
   readonly #spent = new Set<string>();
-  readonly #parked = new Map<string, { voucher: Voucher; peer: string }>();
+  /** By their bytes, the oldest first. */
+  readonly #parked = new Map<string, Parked>();
   readonly #now: () => number;
   readonly #maxSpent: number;
   readonly #maxParked: number;
+  readonly #parkedMs: number;
   readonly #ofKeyset: Buckets;
   readonly #ofPeer: Buckets;
 
@@ -200,15 +210,18 @@ export class VoucherGate {
       now = Date.now,
       maxSpent = MAX_SPENT,
       maxParked = MAX_PARKED,
+      parkedMs = PARKED_MS,
       keysetRate = KEYSET_RATE,
       peerRate = PEER_RATE,
     } = options;
     for (const [name, value] of Object.entries({ maxSpent, maxParked })) {
       if (!(value >= 0)) throw new RangeError(`Cannot make voucher gate: ${name} is ${value}`);
     }
+    if (!(parkedMs > 0)) throw new RangeError(`Cannot make voucher gate: parkedMs is ${parkedMs}`);
     this.#now = now;
     this.#maxSpent = maxSpent;
     this.#maxParked = maxParked;
+    this.#parkedMs = parkedMs;
     this.#ofKeyset = new Buckets(checkRate(keysetRate, "keyset rate"), MAX_BUCKETS);
     this.#ofPeer = new Buckets(checkRate(peerRate, "peer rate"), MAX_BUCKETS);
     for (const keyset of keysets) this.#keysets.set(toHex(keyset.id), keyset);
@@ -216,6 +229,7 @@ export class VoucherGate {
 
   /** Vouchers that wait for their keyset. */
   get parked(): number {
+    this.#expire(this.#now());
     return this.#parked.size;
   }
 
@@ -247,17 +261,17 @@ export class VoucherGate {
     const id = toHex(voucher.keysetId);
     const keyset = this.#keysets.get(id);
     if (keyset) return this.#ofKeyset.take(id, now) ? this.#spend(voucher, keyset) : refusal("keyset-rate");
-    const key = toHex(bytes);
-    if (!this.#parked.has(key)) {
-      if (this.#parked.size >= this.#maxParked) return refusal("unknown-keyset");
-      this.#parked.set(key, { voucher, peer });
-    }
-    return { ok: false, reason: "unknown-keyset", parked: true };
+    return {
+      ok: false,
+      reason: "unknown-keyset",
+      parked: this.#park(toHex(bytes), { voucher, peer, at: now }),
+    };
   }
 
   /** Accepts a keyset from now on, and judges what waited for it, in the order it came. */
   addKeyset(keyset: Keyset): ParkedVoucher[] {
     this.#keysets.set(toHex(keyset.id), keyset);
+    this.#expire(this.#now());
     const judged: ParkedVoucher[] = [];
     for (const [key, { voucher, peer }] of this.#parked) {
       if (!timingSafeEqual(voucher.keysetId, keyset.id)) continue;
@@ -272,6 +286,33 @@ export class VoucherGate {
     this.#keysets.delete(toHex(id));
   }
 
+  /** Whether it is kept, or was already. */
+  #park(key: string, parked: Parked): boolean {
+    this.#expire(parked.at);
+    if (this.#parked.has(key)) return true;
+    if (this.#parked.size >= this.#maxParked && !this.#makeRoom(parked.peer)) return false;
+    this.#parked.set(key, parked);
+    return true;
+  }
+
+  /** What was parked as far ahead goes too: the clock was set back. */
+  #expire(now: number): void {
+    for (const [key, { at }] of this.#parked) {
+      if (Math.abs(now - at) < this.#parkedMs) break;
+      this.#parked.delete(key);
+    }
+  }
+
+  /** Drops the oldest of the peer that has most, if `peer` with one more still has fewer than that. */
+  #makeRoom(peer: string): boolean {
+    const ofPeer = groupBy(this.#parked, ([, { peer }]) => peer);
+    const most = [...ofPeer.values()].reduce((most, own) => own.length > most.length ? own : most, []);
+    const oldest = most[0];
+    if (!oldest || (ofPeer.get(peer)?.length ?? 0) + 1 >= most.length) return false;
+    this.#parked.delete(oldest[0]);
+    return true;
+  }
+
   #spend(voucher: Voucher, keyset: Keyset): VoucherVerdict {
     const secret = toHex(voucher.secret);
     if (this.#spent.has(secret)) return refusal("spent");
@@ -280,6 +321,13 @@ export class VoucherGate {
     this.#spent.add(secret);
     return { ok: true, voucher };
   }
+}
+
+interface Parked {
+  readonly voucher: Voucher;
+  readonly peer: string;
+  /** When it was, in ms. */
+  readonly at: number;
 }
 
 function refusal(reason: Extract<VoucherVerdict, { ok: false }>["reason"]): VoucherVerdict {

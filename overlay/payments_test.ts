@@ -186,6 +186,46 @@ Deno.test("vouchers of an unknown keyset wait, bounded, and are judged when it i
   assertEquals(outcome(gate.accept(voucher(4), "p")), "unknown-keyset");
 });
 
+/** A voucher of a keyset that nobody knows. */
+const junk = (n: number) => concat(new Uint8Array(32).fill(0xee), secretOf(n), new Uint8Array(64));
+
+Deno.test("one peer's junk does not close parking for the others", () => {
+  const gate = new VoucherGate({ maxParked: 6, now: () => 0 });
+  const parks = (bytes: Uint8Array, peer: string) => {
+    const verdict = gate.accept(bytes, peer);
+    return !verdict.ok && verdict.parked;
+  };
+  for (let n = 0; n < 6; n++) assert(parks(junk(n), "mallory"));
+  assertEquals([parks(junk(6), "mallory"), parks(junk(0), "mallory")], [false, true]);
+  // Up to an even share, and no further.
+  assertEquals([1, 2, 3].map((n) => parks(voucher(n), "honest")), [true, true, true]);
+  assertEquals([parks(voucher(4), "honest"), parks(junk(7), "mallory")], [false, false]);
+  assert(parks(voucher(5), "third"));
+  assertEquals(gate.parked, 6);
+  const judged = gate.addKeyset(KEYSET).map(({ peer, verdict }) => [peer, outcome(verdict)]);
+  assert(judged.filter(([peer, verdict]) => peer === "honest" && verdict === "ok").length >= 2);
+  assert(judged.some(([peer]) => peer === "third"));
+});
+
+Deno.test("junk of many names closes parking no longer than a voucher is kept, also when the clock is set back", () => {
+  let now = 4e12;
+  const gate = new VoucherGate({ maxParked: 4, parkedMs: 1_000, now: () => now });
+  const parks = (bytes: Uint8Array) => {
+    const verdict = gate.accept(bytes, toHex(bytes.subarray(32, 64)));
+    return !verdict.ok && verdict.parked;
+  };
+  for (let n = 0; n < 4; n++) assert(parks(junk(n)));
+  now += 999;
+  assertEquals([parks(voucher(1)), gate.parked], [false, 4]);
+  now += 1;
+  assertEquals([gate.parked, parks(voucher(1)), gate.parked], [0, true, 1]);
+  now = 1.8e12;
+  assertEquals([gate.parked, parks(voucher(2))], [0, true]);
+  now += 1_000;
+  assertEquals(gate.addKeyset(KEYSET), [], "what is no longer kept is not judged");
+  for (const parkedMs of [0, -1, NaN]) assertThrows(() => new VoucherGate({ parkedMs }), RangeError);
+});
+
 Deno.test("a full memory refuses and forgets nothing", () => {
   const gate = new VoucherGate({ keysets: [KEYSET], maxSpent: 2 });
   assertEquals([1, 2, 3, 1].map((n) => outcome(gate.accept(voucher(n), "p"))), [
