@@ -1,7 +1,5 @@
 /** What several tests of this folder share. */
 
-import v8 from "node:v8";
-import vm from "node:vm";
 import { type Bytes, fromHex, selectCrypto, utf8 } from "../core/mod.ts";
 import vector from "./testdata/ticket.json" with { type: "json" };
 
@@ -50,20 +48,4 @@ export function seededRandom(seed: string): (length: number) => Bytes {
     }
     return out;
   };
-}
-
-let collect: (() => void) | undefined;
-
-/** Bytes of the heap that are in use, garbage left out. */
-export async function usedHeap(): Promise<number> {
-  if (collect === undefined) {
-    v8.setFlagsFromString("--expose-gc");
-    collect = vm.runInNewContext("gc") as () => void;
-  }
-  // Each from a fresh turn of the event loop: what the frames and jobs of this one hold is not garbage yet.
-  for (let i = 0; i < 2; i++) {
-    await new Promise<void>((resolve) => setTimeout(resolve, 0));
-    collect();
-  }
-  return Deno.memoryUsage().heapUsed;
 }

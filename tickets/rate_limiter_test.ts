@@ -1,7 +1,8 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import fc from "fast-check";
 import { rateBucketOf } from "./address.ts";
-import { isLong, usedHeap } from "./_testing.ts";
+import { usedHeap } from "../core/_test_heap.ts";
+import { isLong } from "./_testing.ts";
 import { MemoryRateLimiter } from "./rate_limiter.ts";
 import { rateLimiterContract } from "./testing.ts";
 

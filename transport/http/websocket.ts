@@ -5,7 +5,7 @@
  * @module
  */
 
-import { deferred } from "../../core/_deferred.ts";
+import { deferred, within } from "../../core/_deferred.ts";
 import { type Bytes, HtxError, utf8 } from "../../core/mod.ts";
 import { connectOverStream, fieldsOf } from "./client.ts";
 import type { HttpField, HttpRequestHead } from "./message.ts";
@@ -22,8 +22,11 @@ import {
 
 /** Payload bytes of a frame that is sent: a long message goes out in pieces, so that others are not kept waiting. */
 const FRAME_LENGTH = 65_536;
-/** How long the peer may take to answer a Close frame. */
-const CLOSE_TIMEOUT_MS = 2_000;
+/**
+ * How long a closing handshake may stand still: the peer takes nothing of what waits, or does not answer its end. Not
+ * less: when the Close frame is written, 256 KiB may be waiting in the session.
+ */
+const DEFAULT_CLOSE_TIMEOUT_MS = 5_000;
 /** Bytes that a relay lets wait on the side that cannot be paused. */
 const DEFAULT_RELAY_BUFFER: number = 16 * 1024 ** 2;
 /** Bytes that a relay lets wait in a runtime's socket before it reads no more from the stream. */
@@ -94,6 +97,7 @@ export class StreamWebSocket extends EventTarget {
 
   readonly #decoder: WebSocketDecoder;
   readonly #done: PromiseWithResolvers<void> = deferred();
+  readonly #closeTimeoutMs: number;
   #stream: HttpStream | undefined;
   #state: 0 | 1 | 2 | 3 = CONNECTING;
   #buffered = 0;
@@ -104,8 +108,13 @@ export class StreamWebSocket extends EventTarget {
   #starting: ReturnType<typeof setTimeout> | undefined;
 
   /** Made by `info.upgradeWebSocket()` and {@linkcode webSocketOverStream}. */
-  constructor(options: { protocol?: string; url?: string } & WebSocketDecoderOptions = {}) {
+  constructor(
+    options:
+      & { protocol?: string; url?: string; closeTimeoutMs?: number | undefined }
+      & WebSocketDecoderOptions = {},
+  ) {
     super();
+    this.#closeTimeoutMs = options.closeTimeoutMs ?? DEFAULT_CLOSE_TIMEOUT_MS;
     this.protocol = options.protocol ?? "";
     this.url = options.url ?? "";
     this.#decoder = new WebSocketDecoder(options);
@@ -212,13 +221,15 @@ export class StreamWebSocket extends EventTarget {
   _close(code: number, reason: string): void {
     if (this.#state >= CLOSING) return;
     if (this.#state === CONNECTING) return this._refuse();
-    this.#state = CLOSING;
     this.#sendClose(code, reason);
-    this.#timer = setTimeout(() => this.#stream?.reset("TIMEOUT", "no closing handshake"), CLOSE_TIMEOUT_MS);
   }
 
   /** @internal Both heads are through: from here on it is frames. Settles when it is all over. */
   _start(stream: HttpStream): Promise<void> {
+    if (this.#state !== CONNECTING) {
+      stream.reset("CANCELLED", "closed before it was open");
+      return this.#done.promise;
+    }
     this.#stream = stream;
     this.#state = OPEN;
     this.dispatchEvent(new Event("open"));
@@ -243,6 +254,7 @@ export class StreamWebSocket extends EventTarget {
           if (chunk === undefined) chunk = await stream.read();
           if (chunk === null) {
             this.#sendClose(1002, "");
+            await this.#tail.catch(() => {});
             return this.#finish(1006, "", false, true);
           }
           decoder.push(chunk);
@@ -272,11 +284,15 @@ export class StreamWebSocket extends EventTarget {
     } catch {
       if (decoder.closeCode !== undefined) {
         this.#sendClose(decoder.closeCode, "");
-        await this.#tail.catch(() => {});
-        stream.stopSending();
+        await this.#tail.then(
+          () => stream.stopSending(),
+          () => stream.reset("PROTOCOL_ERROR", "malformed WebSocket frames"),
+        );
         return this.#finish(decoder.closeCode, "", false, true);
       }
-      this.#finish(1006, "", false, true); // the stream was reset or its session ended
+      // The stream was reset or its session ended; after any other failure the peer is to know.
+      stream.reset("INTERNAL_ERROR", "WebSocket failed");
+      this.#finish(1006, "", false, true);
     }
   }
 
@@ -312,6 +328,7 @@ export class StreamWebSocket extends EventTarget {
       await this.#stream?.write(
         encodeWebSocketFrame(at === 0 ? opcode : WebSocketOpcode.CONTINUATION, part, { fin }),
       );
+      this.#limitClosing();
       if (fin) return;
     }
   }
@@ -324,9 +341,22 @@ export class StreamWebSocket extends EventTarget {
   #sendClose(code: number, reason: string): void {
     if (this.#closeSent) return;
     this.#closeSent = true;
+    this.#state = CLOSING;
+    this.#limitClosing();
     const frame = encodeWebSocketClose(code, reason);
-    this.#tail = this.#tail.then(() => this.#stream?.write(frame, { end: true }));
+    this.#tail = this.#tail.then(() => this.#stream?.write(frame, { end: true }))
+      .then(() => this.#limitClosing());
     this.#tail.catch(() => {}); // shows where the stream is read
+  }
+
+  /** While closing: gives the peer time from now on. */
+  #limitClosing(): void {
+    if (this.#state !== CLOSING) return;
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(
+      () => this.#stream?.reset("TIMEOUT", "no closing handshake"),
+      this.#closeTimeoutMs,
+    );
   }
 
   #finish(code: number, reason: string, wasClean: boolean, failed: boolean): void {
@@ -410,6 +440,15 @@ function offeredProtocols(fields: readonly HttpField[]): string[] {
     .flatMap(([, value]) => value.split(",")).map((one) => one.trim()).filter((one) => one !== "");
 }
 
+/**
+ * Whether the subprotocols may be offered (RFC 6455 §4.1: tokens that "MUST all be unique strings"). The runtime's client
+ * takes names for the same that differ in case alone.
+ */
+function areProtocols(names: readonly string[]): boolean {
+  return new Set(names.map((name) => name.toLowerCase())).size === names.length &&
+    names.every((name) => /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/.test(name));
+}
+
 /** Options of {@linkcode webSocketOverStream}. */
 export interface WebSocketOverStreamOptions extends WebSocketDecoderOptions {
   /** Subprotocols offered. @default {none} */
@@ -465,8 +504,9 @@ export async function webSocketOverStream(
     path: target.pathname + target.search,
     fields,
   };
-  const { status, fields: answered, tunnel } = await connectOverStream(stream, head, { signal });
+  const { status, fields: answered, body, tunnel } = await connectOverStream(stream, head, { signal });
   if (tunnel === undefined) {
+    body.cancel(); // unread, it would keep the stream
     throw new HtxError("CONNECT_FAILED", `Cannot open WebSocket: the application answered ${status}`);
   }
   const protocol = answered.find(([name]) => name === "sec-websocket-protocol")?.[1] ?? "";
@@ -483,6 +523,8 @@ export async function webSocketOverStream(
 export interface RelayWebSocketOptions extends WebSocketDecoderOptions {
   /** Bytes that may wait for the stream while the other side, which cannot be paused, sends on. @default {16777216} */
   maxBufferedBytes?: number | undefined;
+  /** How long a side may hold the closing handshake up, in ms. @default {5000} */
+  closeTimeoutMs?: number | undefined;
 }
 
 /**
@@ -507,14 +549,20 @@ class Relay {
   readonly #socket: WebSocket;
   readonly #inner: StreamWebSocket;
   readonly #maxBuffered: number;
+  readonly #closeTimeoutMs: number;
   readonly #opened: Promise<void>;
   readonly #closed: Promise<void>;
+  /** Ends the pause of a wait for the runtime's socket. */
+  #wake: (() => void) | undefined;
   #early: (string | ArrayBuffer)[] | undefined = [];
   #earlyBytes = 0;
+  /** The end that came before the stream. */
+  #earlyEnd: { readonly code: number; readonly reason: string } | undefined;
 
   constructor(socket: WebSocket, options: RelayWebSocketOptions) {
     this.#socket = socket;
     this.#maxBuffered = options.maxBufferedBytes ?? DEFAULT_RELAY_BUFFER;
+    this.#closeTimeoutMs = options.closeTimeoutMs ?? DEFAULT_CLOSE_TIMEOUT_MS;
     this.#inner = new StreamWebSocket(options);
     this.#inner.binaryType = "arraybuffer";
     socket.binaryType = "arraybuffer";
@@ -529,7 +577,8 @@ class Relay {
     socket.addEventListener("close", ({ code, reason }) => {
       opened.resolve();
       closed.resolve();
-      this.#inner._close(isWireCloseCode(code) || code === 1005 ? code : 1011, reason);
+      this.#wake?.();
+      this.#closeInner(isWireCloseCode(code) || code === 1005 ? code : 1011, reason);
     }, { once: true });
   }
 
@@ -544,8 +593,14 @@ class Relay {
     const done = inner._start(stream);
     for (const data of this.#early?.splice(0) ?? []) inner.send(data);
     this.#early = undefined;
-    if (this.#socket.readyState >= CLOSING) inner._close(1001, "");
-    await Promise.all([done, this.#closed]);
+    if (this.#earlyEnd !== undefined) {
+      inner._close(this.#earlyEnd.code, this.#earlyEnd.reason);
+    } else if (this.#socket.readyState >= CLOSING) {
+      await within(this.#closed, this.#closeTimeoutMs); // code and reason come with the event
+      inner._close(1001, "");
+    }
+    await done;
+    await within(this.#closed, this.#closeTimeoutMs);
   }
 
   /** Nobody took the stream: the runtime's socket ends. */
@@ -554,7 +609,7 @@ class Relay {
   }
 
   #onMessage(data: string | ArrayBuffer): void {
-    const size = typeof data === "string" ? data.length : data.byteLength;
+    const size = typeof data === "string" ? utf8(data).length : data.byteLength;
     if (this.#early !== undefined) {
       this.#earlyBytes += size;
       if (this.#earlyBytes <= this.#maxBuffered) this.#early.push(data);
@@ -568,7 +623,12 @@ class Relay {
 
   #overflow(): void {
     this.#closeOuter(1009, "too much waits");
-    this.#inner._close(1009, "too much waits");
+    this.#closeInner(1009, "too much waits");
+  }
+
+  #closeInner(code: number, reason: string): void {
+    if (this.#early === undefined) this.#inner._close(code, reason);
+    else this.#earlyEnd ??= { code, reason };
   }
 
   /** Waits while the runtime's socket is full: there is no event for it. */
@@ -579,11 +639,13 @@ class Relay {
       for (let pause = 1; socket.readyState === OPEN && socket.bufferedAmount > RELAY_LOW_WATER;) {
         await new Promise<void>((resolve) => {
           const timer = setTimeout(resolve, pause);
-          this.#closed.then(() => {
+          // Not a reaction to `#closed`: that would keep each until the end.
+          this.#wake = () => {
             clearTimeout(timer);
             resolve();
-          });
+          };
         });
+        this.#wake = undefined;
         pause = Math.min(pause * 2, MAX_POLL_MS);
       }
     })();
@@ -621,7 +683,8 @@ const NOT_PASSED: ReadonlySet<string> = /* @__PURE__ */ new Set([
 
 /**
  * Answers WebSocket requests by dialing the application's own WebSocket server: the `webSocket` handler of `serve()`'s
- * HTTP options. The request's path and query are added to those of `url`; its fields and subprotocols are passed on.
+ * HTTP options. The request's path and query are added to those of `url`, the queries joined with `&`; its fields and
+ * subprotocols are passed on.
  *
  * @example An application that listens on ws://127.0.0.1:9000
  * ```ts ignore
@@ -643,7 +706,10 @@ export function webSocketProxyUpstream(
   const prefix = base.pathname.replace(/\/$/, "");
   const { timeoutMs = DEFAULT_DIAL_TIMEOUT_MS } = options;
   return async (request, info) => {
+    const protocols = offeredProtocols(request.fields);
+    if (!areProtocols(protocols)) return { status: 400, fields: [] };
     const target = new URL(`${base.origin}${prefix}${request.path || "/"}`);
+    if (base.search !== "") target.search = `${base.search}${target.search.replace("?", "&")}`;
     // Dot segments must not lead out of the part of the application that the URL names.
     if (target.origin !== base.origin || (prefix !== "" && !`${target.pathname}/`.startsWith(`${prefix}/`))) {
       return { status: 400, fields: [] };
@@ -651,7 +717,7 @@ export function webSocketProxyUpstream(
     const headers = new Headers();
     for (const [name, value] of request.fields) if (!NOT_PASSED.has(name)) headers.append(name, value);
     // Fields are an addition of the runtime's, which the standard's types do not know.
-    const init = { headers, protocols: offeredProtocols(request.fields) };
+    const init = { headers, protocols };
     const socket: WebSocket = Reflect.construct(WebSocket, [target, init]);
     const relay = new Relay(socket, options);
     if (!await openedInTime(socket, timeoutMs, info.signal)) {

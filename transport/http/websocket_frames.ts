@@ -24,6 +24,9 @@ const MAX_CONTROL_LENGTH = 125;
 const DEFAULT_MAX_MESSAGE: number = 16 * 1024 ** 2;
 /** An empty message may come in many frames: so many that hold nothing are put up with in one. */
 const MAX_EMPTY_FRAGMENTS = 1024;
+/** Shorter parts of a message are copied together: views of them would cost more than they hold. */
+const KEEP_FROM = 16_384;
+const NONE: Bytes = /* @__PURE__ */ new Uint8Array(0);
 
 const FIN = 0x80;
 const MASK = 0x80;
@@ -77,6 +80,9 @@ export class WebSocketDecoder {
   /** The message under way. */
   #opcode = 0;
   #parts: Uint8Array[] = [];
+  /** The short parts since the last long one, in a buffer that grows. */
+  #small: Bytes = NONE;
+  #smallLength = 0;
   #length = 0;
   #empty = 0;
   #ended = false;
@@ -185,14 +191,42 @@ export class WebSocketDecoder {
       else this.#chunks[0] = chunk.subarray(part.length);
       this.#available -= part.length;
       this.#frameLeft -= part.length;
-      this.#parts.push(part);
+      this.#keep(part);
     }
     this.#length += length;
     return true;
   }
 
+  #keep(part: Uint8Array): void {
+    if (part.length >= KEEP_FROM) {
+      this.#endSmall();
+      this.#parts.push(part);
+      return;
+    }
+    const length = this.#smallLength + part.length;
+    if (length > this.#small.length) {
+      const grown = new Uint8Array(Math.max(length, 2 * this.#small.length));
+      grown.set(this.#small.subarray(0, this.#smallLength));
+      this.#small = grown;
+    }
+    this.#small.set(part, this.#smallLength);
+    this.#smallLength = length;
+  }
+
+  #endSmall(): void {
+    if (this.#smallLength > 0) this.#parts.push(this.#small.subarray(0, this.#smallLength));
+    this.#small = NONE;
+    this.#smallLength = 0;
+  }
+
   #message(): WebSocketEvent {
-    const data = concat(...this.#parts);
+    this.#endSmall();
+    const data = new Uint8Array(this.#length);
+    let at = 0;
+    for (const part of this.#parts) {
+      data.set(part, at);
+      at += part.length;
+    }
     const text = this.#opcode === WebSocketOpcode.TEXT;
     this.#parts = [];
     this.#length = this.#opcode = this.#empty = 0;
@@ -204,6 +238,7 @@ export class WebSocketDecoder {
     this.#ended = true;
     this.#chunks = [];
     this.#parts = [];
+    this.#small = NONE;
     this.#available = 0;
     if (payload.length === 0) return { type: "close", code: 1005, reason: "" };
     if (payload.length === 1) throw this.#fail(1002, "a close frame has one byte");
@@ -247,6 +282,7 @@ export class WebSocketDecoder {
     this.closeCode = closeCode;
     this.#chunks = [];
     this.#parts = [];
+    this.#small = NONE;
     this.#error = new HtxError(
       closeCode === 1009 ? "LIMIT_EXCEEDED" : "MALFORMED",
       `Cannot decode WebSocket frames: ${why}`,
