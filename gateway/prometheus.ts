@@ -35,7 +35,7 @@ export function prometheusText(stats: GatewayStats): string {
   family("failovers_total", "counter", "Moves of traffic between upstreams.", [["", metrics.switches]]);
   family("request_bytes_total", "counter", "Bytes of request bodies.", [["", metrics.bytesIn]]);
   family("response_bytes_total", "counter", "Bytes of response bodies.", [["", metrics.bytesOut]]);
-  family("requests_active", "gauge", "Requests on their way now, open WebSockets among them.", [["", metrics.active]]);
+  family("requests_active", "gauge", "Requests under way, open WebSockets too.", [["", metrics.active]]);
   lines.push(
     "# HELP htx_gateway_latency_seconds Time until a request's answer began.",
     "# TYPE htx_gateway_latency_seconds histogram",
