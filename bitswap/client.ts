@@ -65,6 +65,13 @@ export interface BitswapClientOptions extends WantEngineOptions {
   readonly reconnectDelay?: number;
   /** Time after which a peer that cannot be reached is given up until the next get, in ms. @default {30000} */
   readonly reconnectTimeout?: number;
+  /**
+   * Streams in a row that a peer may end without having said anything, before it is given up until the next get. One
+   * that refuses them as no Bitswap is given up at once.
+   *
+   * @default {8}
+   */
+  readonly maxFruitlessStreams?: number;
   /** Called when a peer is no longer asked, and why. */
   readonly onPeerDropped?: (event: PeerDropped) => void;
   /** Clock, in ms. @default {performance.now} */
@@ -79,6 +86,8 @@ export const DEFAULT_RECONNECT_DELAY = 100;
 export const MAX_RECONNECT_DELAY = 2_000;
 /** Default of {@linkcode BitswapClientOptions.reconnectTimeout}. */
 export const DEFAULT_RECONNECT_TIMEOUT = 30_000;
+/** Default of {@linkcode BitswapClientOptions.maxFruitlessStreams}. */
+export const DEFAULT_MAX_FRUITLESS_STREAMS = 8;
 
 /** A peer is no longer asked. */
 export interface PeerDropped {
@@ -179,7 +188,12 @@ interface Line {
   readonly slot: Slot;
   writes: Promise<unknown>;
   headed: boolean;
+  /** Whether a wanted block came on it. */
+  gave: boolean;
 }
+
+/** Whether a stream brought a word of the peer; `lost`: the connection below broke before. */
+type StreamOutcome = "fruitful" | "fruitless" | "lost";
 
 /** A peer as the client keeps it. */
 interface Slot {
@@ -190,6 +204,7 @@ interface Slot {
   abort: AbortController;
   running: Set<Promise<void>>;
   stallsInRow: number;
+  fruitlessInRow: number;
   lastReached: number;
   error: unknown;
 }
@@ -223,6 +238,7 @@ export class BitswapClient implements AsyncDisposable {
   readonly #streamsPerPeer: number;
   readonly #reconnectDelay: number;
   readonly #reconnectTimeout: number;
+  readonly #maxFruitless: number;
   readonly #tickInterval: number;
   readonly #onPeerDropped: ((event: PeerDropped) => void) | undefined;
   readonly #now: () => number;
@@ -247,11 +263,13 @@ export class BitswapClient implements AsyncDisposable {
       streamsPerPeer = DEFAULT_STREAMS_PER_PEER,
       reconnectDelay = DEFAULT_RECONNECT_DELAY,
       reconnectTimeout = DEFAULT_RECONNECT_TIMEOUT,
+      maxFruitlessStreams = DEFAULT_MAX_FRUITLESS_STREAMS,
       onPeerDropped,
       now = () => performance.now(),
       ...engine
     } = options;
-    for (const [name, value] of Object.entries({ streamsPerPeer, reconnectDelay, reconnectTimeout })) {
+    const positive = { streamsPerPeer, reconnectDelay, reconnectTimeout, maxFruitlessStreams };
+    for (const [name, value] of Object.entries(positive)) {
       if (!(value > 0)) throw new RangeError(`Cannot make Bitswap client: ${name} is ${value}`);
     }
     this.#engine = new WantEngine(engine);
@@ -259,6 +277,7 @@ export class BitswapClient implements AsyncDisposable {
     this.#streamsPerPeer = streamsPerPeer;
     this.#reconnectDelay = reconnectDelay;
     this.#reconnectTimeout = reconnectTimeout;
+    this.#maxFruitless = maxFruitlessStreams;
     const { stallTimeout = DEFAULT_STALL_TIMEOUT, stealAfter = DEFAULT_STEAL_AFTER } = engine;
     this.#tickInterval = Math.max(5, Math.min(stallTimeout, stealAfter) / 4);
     this.#onPeerDropped = onPeerDropped;
@@ -294,6 +313,7 @@ export class BitswapClient implements AsyncDisposable {
       abort: new AbortController(),
       running: new Set(),
       stallsInRow: 0,
+      fruitlessInRow: 0,
       lastReached: 0,
       error: undefined,
     };
@@ -337,7 +357,17 @@ export class BitswapClient implements AsyncDisposable {
     if (local !== undefined) return report(local, undefined);
     signal?.throwIfAborted();
     const { promise, resolve, reject } = Promise.withResolvers<Block>();
-    const sink: Sink = { cid, block: (block, peer) => resolve(report(block, peer)), fail: reject };
+    const sink: Sink = {
+      cid,
+      block: (block, peer) => {
+        try {
+          resolve(report(block, peer));
+        } catch (error) {
+          reject(error); // of the caller's hook: others wait for the block, too
+        }
+      },
+      fail: reject,
+    };
     const abort = (): void => {
       this.#unsubscribe(sink);
       reject(signal?.reason);
@@ -381,13 +411,18 @@ export class BitswapClient implements AsyncDisposable {
       arrived.push(block);
       blocks++;
       bytes += block.length;
-      onProgress?.({ cid: block.cid, length: block.length, peer, blocks, bytes });
+      try {
+        onProgress?.({ cid: block.cid, length: block.length, peer, blocks, bytes });
+      } catch (error) {
+        fail(error); // of the caller's hook: others wait for the block, too
+      }
       notify();
     };
     const start = async (cid: CID): Promise<void> => {
       requireTrusted(cid);
       const local = await this.#local(cid, signal);
       if (local !== undefined) return deliver(local, undefined);
+      if (done || failure !== undefined) return; // meanwhile nobody wants it any more
       const sink: Sink = {
         cid,
         block: (block, peer) => {
@@ -531,6 +566,10 @@ export class BitswapClient implements AsyncDisposable {
       want.sinks.add(sink);
       return;
     }
+    if (this.#wants.size === 0) {
+      // Silence counts from here: before, nobody asked.
+      for (const slot of this.#slots.values()) slot.lastReached = this.#now();
+    }
     this.#wants.set(key, { sinks: new Set([sink]) });
     for (const slot of this.#slots.values()) if (slot.state === "away") this.#use(slot);
     this.#engine.want(key, sink.cid.bytes, priority);
@@ -620,7 +659,11 @@ export class BitswapClient implements AsyncDisposable {
     } else {
       this.#leave(slot, reason === "stalled" || reason === "unreachable" ? "away" : "banned");
     }
-    this.#onPeerDropped?.({ peer: id, reason, ...(error === undefined ? {} : { error }) });
+    try {
+      this.#onPeerDropped?.({ peer: id, reason, ...(error === undefined ? {} : { error }) });
+    } catch {
+      // the hook's own to report: the other peers go on
+    }
     this.#flush();
   }
 
@@ -629,6 +672,7 @@ export class BitswapClient implements AsyncDisposable {
     slot.state = "used";
     slot.abort = new AbortController();
     slot.stallsInRow = 0;
+    slot.fruitlessInRow = 0;
     slot.lastReached = this.#now();
     this.#engine.addPeer(slot.peer.id, this.#now());
     for (let i = 0; i < this.#streamsPerPeer; i++) {
@@ -658,7 +702,8 @@ export class BitswapClient implements AsyncDisposable {
         stream = await slot.peer.openStream(signal);
       } catch (error) {
         if (signal.aborted) return;
-        if (this.#now() - slot.lastReached > this.#reconnectTimeout && slot.lines.size === 0) {
+        slot.error = error;
+        if (this.#isGone(slot)) {
           this.#dropped(slot.peer.id, "unreachable", error);
           return;
         }
@@ -671,38 +716,70 @@ export class BitswapClient implements AsyncDisposable {
         stream.reset("CANCELLED");
         return;
       }
-      slot.lastReached = this.#now();
       const before = this.#engine.stats(slot.peer.id)?.blocks ?? 0;
-      await this.#converse(slot, stream);
-      slot.lastReached = this.#now();
+      const outcome = await this.#converse(slot, stream);
+      if (outcome === "fruitful") slot.lastReached = this.#now();
+      if (outcome === "fruitless") slot.fruitlessInRow++;
+      if (signal.aborted) return;
+      if (this.#wants.size === 0) continue;
+      if (slot.fruitlessInRow >= this.#maxFruitless || (outcome !== "fruitful" && this.#isGone(slot))) {
+        this.#dropped(slot.peer.id, "unreachable", slot.error);
+        return;
+      }
       const got = (this.#engine.stats(slot.peer.id)?.blocks ?? 0) > before;
       if (got) delay = this.#reconnectDelay;
-      if (signal.aborted) return;
       await pause(delay * (0.5 + Math.random() /* jitter */ / 2), signal);
       if (!got) delay = Math.min(2 * delay, MAX_RECONNECT_DELAY);
     }
   }
 
+  /** Whether a peer has answered nothing for too long, or says that it takes no such streams. */
+  #isGone(slot: Slot): boolean {
+    if (slot.lines.size > 0) return false;
+    const refused = slot.error instanceof HtxError && slot.error.code === "REFUSED";
+    return refused || this.#now() - slot.lastReached > this.#reconnectTimeout;
+  }
+
   /** Reads one stream to its end. */
-  async #converse(slot: Slot, stream: BitswapStream): Promise<void> {
-    const line: Line = { id: this.#nextLine++, stream, slot, writes: Promise.resolve(), headed: false };
+  async #converse(slot: Slot, stream: BitswapStream): Promise<StreamOutcome> {
+    const line: Line = {
+      id: this.#nextLine++,
+      stream,
+      slot,
+      writes: Promise.resolve(),
+      headed: false,
+      gave: false,
+    };
     slot.lines.add(line);
     this.#lines.set(line.id, line);
     this.#engine.streamUp(line.id, slot.peer.id, this.#now());
     this.#flush();
     const deframer = new MessageDeframer(MAX_MESSAGE_LENGTH);
+    let answered = false;
+    let isLost = false;
     try {
       for (;;) {
         const chunk = await stream.read();
-        if (chunk === null || !this.#lines.has(line.id)) break;
+        // What we ended ourselves has been judged.
+        if (!this.#lines.has(line.id)) return "fruitful";
+        if (chunk === null) break;
         this.#engine.progress(line.id, chunk.length, this.#now());
-        for (const message of deframer.push(chunk)) this.#receive(line, decodePieces(message));
+        for (const message of deframer.push(chunk)) {
+          answered = true;
+          slot.lastReached = this.#now();
+          slot.error = undefined;
+          this.#receive(line, decodePieces(message));
+        }
         this.#poll();
         while (this.#storing.size >= MAX_STORING) await Promise.race(this.#storing);
       }
-      if (this.#closed !== undefined) return;
+      if (this.#closed !== undefined) return "fruitful";
       this.#lineDown(line, "CANCELLED");
     } catch (error) {
+      if (!this.#lines.has(line.id)) return "fruitful";
+      isLost = error instanceof HtxError && (error.code === "TRUNCATED" || error.code === "CLOSED");
+      // Such a peer may go on to say what it has, but gives none of it.
+      if (error instanceof HtxError && error.code === "EXCESSIVE_LOAD") answered = line.gave;
       const isBreach = error instanceof HtxError &&
         (error.code === "MALFORMED" || error.code === "LIMIT_EXCEEDED") && error.field !== undefined;
       this.#lineDown(line, isBreach ? "PROTOCOL_ERROR" : "CANCELLED");
@@ -712,6 +789,9 @@ export class BitswapClient implements AsyncDisposable {
       this.#lineDown(line);
       this.#flush();
     }
+    if (answered) slot.fruitlessInRow = 0;
+    if (answered) return "fruitful";
+    return isLost ? "lost" : "fruitless";
   }
 
   #lineDown(line: Line, reset?: "CANCELLED" | "TIMEOUT" | "PROTOCOL_ERROR"): void {
@@ -741,7 +821,9 @@ export class BitswapClient implements AsyncDisposable {
     const key = isSha256 && length <= MAX_BLOCK_LENGTH ? digestKey(sha256Of(pieces)) : undefined;
     const verdict = this.#engine.block(line.id, key, length, this.#now());
     if (verdict !== "wanted" || key === undefined) return;
+    line.gave = true;
     line.slot.stallsInRow = 0;
+    line.slot.fruitlessInRow = 0;
     this.#averageBlock = this.#averageBlock === 0
       ? Math.max(1, length)
       : this.#averageBlock * 0.9 + length * 0.1;

@@ -108,8 +108,8 @@ interface Stream {
   readonly id: number;
   readonly peer: Peer;
   readonly assigned: Map<string, Want>;
-  /** Taken back after it was asked. */
-  readonly cancelled: Set<string>;
+  /** How often a want was taken back after it was asked: so many blocks of it may still come. */
+  readonly cancelled: Map<string, number>;
   outbox: WantlistEntry[];
   wrong: number;
 }
@@ -272,7 +272,7 @@ export class WantEngine {
   streamUp(id: number, peerId: string, now: number): void {
     const peer = this.#peers.get(peerId);
     if (peer === undefined) throw new TypeError(`Cannot add stream: no peer ${peerId}`);
-    const stream: Stream = { id, peer, assigned: new Map(), cancelled: new Set(), outbox: [], wrong: 0 };
+    const stream: Stream = { id, peer, assigned: new Map(), cancelled: new Map(), outbox: [], wrong: 0 };
     if (peer.streams.length === 0) {
       peer.dropped = false;
       peer.lastProgress = now;
@@ -371,7 +371,7 @@ export class WantEngine {
     }
     const { peer } = stream;
     if (want === undefined) {
-      if (key !== undefined && stream.cancelled.delete(key)) {
+      if (key !== undefined && cameLate(stream, key)) {
         peer.stats.duplicates++;
         peer.stats.duplicateBytes += length;
         return "duplicate";
@@ -379,7 +379,7 @@ export class WantEngine {
       this.#wrong(stream);
       return "wrong";
     }
-    stream.cancelled.delete(want.key);
+    if (want.stream !== stream) cameLate(stream, want.key); // the answer to an earlier asking
     peer.stats.blocks++;
     peer.stats.bytes += length;
     peer.lastProgress = now;
@@ -460,7 +460,6 @@ export class WantEngine {
     want.stream = stream;
     want.askedAt = now;
     stream.assigned.set(want.key, want);
-    stream.cancelled.delete(want.key);
     peer.assigned++;
     stream.outbox.push({ cid: want.cid, priority: want.priority, wantType: "block", sendDontHave: true });
   }
@@ -477,7 +476,14 @@ export class WantEngine {
   /** Takes it back from the peer too: its block may still come. */
   #takeBack(want: Want, stream: Stream): void {
     stream.outbox.push({ cid: want.cid, cancel: true });
-    if (stream.cancelled.size < MAX_CANCELLED) stream.cancelled.add(want.key);
+    const { cancelled } = stream;
+    const count = cancelled.get(want.key) ?? 0;
+    cancelled.delete(want.key);
+    cancelled.set(want.key, count + 1);
+    if (cancelled.size <= MAX_CANCELLED) return;
+    // The one longest ago is the least likely to come.
+    const [oldest] = cancelled.keys();
+    if (oldest !== undefined) cancelled.delete(oldest);
   }
 
   #askAgain(want: Want, peer: Peer): void {
@@ -577,4 +583,13 @@ export class WantEngine {
 
 function owes(peer: Peer): boolean {
   return peer.assigned > 0 || peer.asking.size > 0;
+}
+
+/** Whether a block may still come for a want that was taken back; it counts as come. */
+function cameLate(stream: Stream, key: string): boolean {
+  const count = stream.cancelled.get(key);
+  if (count === undefined) return false;
+  if (count > 1) stream.cancelled.set(key, count - 1);
+  else stream.cancelled.delete(key);
+  return true;
 }

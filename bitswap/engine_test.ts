@@ -88,6 +88,49 @@ Deno.test("WantEngine takes a want back, and a block that comes all the same is 
   assertEquals(engine.stats("a")!.wrongBlocks, 0);
 });
 
+Deno.test("WantEngine that asks again for what it took back expects as many copies as it asked for", () => {
+  const engine = engineOf({ a: [1] });
+  for (let i = 0; i < 3; i++) {
+    engine.want("A", cid("A"));
+    engine.poll(0);
+    if (i < 2) engine.cancel("A");
+  }
+  assertEquals(engine.block(1, "A", 10, 1), "wanted");
+  assertEquals(engine.block(1, "A", 10, 2), "duplicate");
+  assertEquals(engine.block(1, "A", 10, 3), "duplicate");
+  assertEquals(engine.stats("a")!.wrongBlocks, 0);
+  assertEquals(engine.block(1, "A", 10, 4), "wrong");
+});
+
+Deno.test("WantEngine that asks again on another stream takes the first copy, and the second for no lie", () => {
+  const engine = engineOf({ a: [1], b: [2] });
+  engine.want("A", cid("A"));
+  assertEquals(sent(engine.poll(0)), ["1+A", "2?A"]);
+  engine.cancel("A");
+  engine.presence(1, "A", false, 1);
+  engine.want("A", cid("A"));
+  engine.poll(1);
+  engine.presence(1, "A", false, 1);
+  engine.presence(2, "A", true, 1);
+  assertEquals(sent(engine.poll(1)), ["2+A"]);
+  assertEquals(engine.block(1, "A", 10, 2), "wanted");
+  assertEquals(sent(engine.poll(2)), ["2-A"]);
+  assertEquals(engine.block(2, "A", 10, 3), "duplicate");
+  assertEquals(engine.block(2, "A", 10, 4), "wrong");
+});
+
+Deno.test("WantEngine remembers so many wants taken back, and of more the latest", () => {
+  const engine = engineOf({ a: [1] }, { maxWrongBlocks: 2 });
+  for (let i = 0; i <= 4096; i++) {
+    engine.want(`${i}`, cid(`${i}`));
+    engine.poll(0);
+    engine.cancel(`${i}`);
+  }
+  assertEquals(engine.block(1, "4096", 10, 1), "duplicate");
+  assertEquals(engine.block(1, "1", 10, 1), "duplicate");
+  assertEquals(engine.block(1, "0", 10, 1), "wrong");
+});
+
 Deno.test("WantEngine drops a peer at its third wrong block, and asks elsewhere when lies account for all it owes", () => {
   const engine = engineOf({ a: [1], b: [2] });
   for (const key of "AB") engine.want(key, cid(key));

@@ -20,7 +20,7 @@ export interface Ledger {
   readonly dontHaves: number;
   /** Messages received. */
   readonly messages: number;
-  /** Wants refused for a limit. */
+  /** Wants that a limit left without an answer. */
   readonly refused: number;
   /** Wants open now, over all streams. */
   readonly wants: number;
@@ -38,7 +38,11 @@ export interface LedgerEntry extends Ledger {
   refused: number;
   wants: number;
   streams: number;
-  /** Bytes held of messages that are not complete, over all streams. */
+  /** Wants that wait for a block to come into the store, oldest first, and what forgets each. */
+  readonly idle: Map<object, () => void>;
+  /** Resolved, and taken away, when a want has ended; made by a stream that waits for that. */
+  room: PromiseWithResolvers<void> | undefined;
+  /** Bytes held of messages that are not complete, or not taken in yet, over all streams. */
   buffered: number;
   /** Bytes sent since `windowStart`. */
   windowBytes: number;
@@ -52,7 +56,11 @@ export interface LedgerOptions {
   readonly maxServedBytes?: number;
   /** Length of that window, in ms. @default {3600000} */
   readonly servedBytesWindow?: number;
-  /** Peers remembered; those without streams are forgotten first, the longest unseen before the others. @default {4096} */
+  /**
+   * Peers remembered; the longest unseen are forgotten first, those with streams never, even past this.
+   *
+   * @default {4096}
+   */
   readonly maxPeers?: number;
 }
 
@@ -101,12 +109,14 @@ export class LedgerBook {
       refused: 0,
       wants: 0,
       streams: 0,
+      idle: new Map(),
+      room: undefined,
       buffered: 0,
       windowBytes: 0,
       windowStart: now,
     };
     this.#entries.set(peer, entry);
-    if (this.#entries.size > this.#maxPeers) this.#forgetOne();
+    if (this.#entries.size > this.#maxPeers) this.#forgetSome(entry);
     return entry;
   }
 
@@ -132,11 +142,12 @@ export class LedgerBook {
     return true;
   }
 
-  #forgetOne(): void {
+  /** Forgets who is gone until the bound holds, but never `fresh`: it has no stream yet, and is about to. */
+  #forgetSome(fresh: LedgerEntry): void {
     for (const [peer, entry] of this.#entries) {
-      if (entry.streams > 0) continue;
+      if (entry === fresh || entry.streams > 0) continue;
       this.#entries.delete(peer);
-      return;
+      if (this.#entries.size <= this.#maxPeers) return;
     }
   }
 }

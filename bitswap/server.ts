@@ -14,6 +14,7 @@ import { type Ledger, LedgerBook, type LedgerEntry, type LedgerOptions } from ".
 import {
   type BlockPayload,
   type BlockPresence,
+  type DecodedWantlist,
   decodePieces,
   encodeFramed,
   MAX_CID_LENGTH,
@@ -29,12 +30,19 @@ import { BITSWAP_PROTOCOL, type BitswapResetCode, type BitswapStream, readProtoc
 export interface BitswapServerOptions extends LedgerOptions {
   /** Where the blocks are; wrapped in a {@linkcode VerifiedBlockstore} unless it is one. @default {in memory} */
   readonly blockstore?: Blockstore;
-  /** Wants one peer may have open, over all its streams; further ones are refused. @default {1024} */
+  /**
+   * Wants one peer may have open, over all its streams. At the limit no more is read of a stream before there is
+   * room; a want that only waits for a block to come into the store is forgotten to make some.
+   *
+   * @default {1024}
+   */
   readonly maxWantsPerPeer?: number;
   /** Longest message taken, in bytes. @default {4194304} */
   readonly maxMessageLength?: number;
   /** Blocks read from the store ahead of the one being sent, per stream. @default {4} */
   readonly readAhead?: number;
+  /** Called with what the store throws. The block counts as absent for whoever asked. */
+  readonly onError?: (error: unknown) => void;
   /** Clock for the served-bytes limit, in ms. @default {Date.now} */
   readonly now?: () => number;
 }
@@ -62,6 +70,8 @@ const MAX_ENTRIES_FACTOR = 4;
 const MAX_BUFFERED_FACTOR = 4;
 /** Answers that may wait before no more wants are read from the stream. */
 const MAX_WAITING_ANSWERS = 4096;
+/** What an entry of a want-list is taken to hold in memory besides its bytes, while it waits for room. */
+const ENTRY_LENGTH = 256;
 
 /**
  * Serves the blocks of a store to whoever opens streams.
@@ -92,6 +102,7 @@ export class BitswapServer {
   readonly blockstore: VerifiedBlockstore;
   readonly #ledgers: LedgerBook;
   readonly #limits: StreamLimits;
+  readonly #onError: (error: unknown) => void;
   readonly #now: () => number;
   /** Streams with a want for a block that is not there yet. */
   readonly #waiting = new Map<string, Set<StreamServer>>();
@@ -107,6 +118,7 @@ export class BitswapServer {
       maxWantsPerPeer = MAX_WANTS_PER_PEER,
       maxMessageLength = MAX_MESSAGE_LENGTH,
       readAhead = DEFAULT_READ_AHEAD,
+      onError,
       now = Date.now,
       ...ledgers
     } = options;
@@ -116,6 +128,13 @@ export class BitswapServer {
     this.blockstore = VerifiedBlockstore.of(blockstore);
     this.#ledgers = new LedgerBook(ledgers);
     this.#limits = { maxWantsPerPeer, maxMessageLength, readAhead };
+    this.#onError = (error) => {
+      try {
+        onError?.(error);
+      } catch {
+        // A hook that fails must not cost the peer its stream.
+      }
+    };
     this.#now = now;
   }
 
@@ -183,6 +202,7 @@ export class BitswapServer {
         ledger,
         limits: this.#limits,
         waiting: this.#waiting,
+        onError: this.#onError,
         take: (bytes) => this.#ledgers.take(ledger, bytes, this.#now()),
       });
       await server.run(protocol.rest);
@@ -211,6 +231,8 @@ interface StreamContext {
   readonly ledger: LedgerEntry;
   readonly limits: StreamLimits;
   readonly waiting: Map<string, Set<StreamServer>>;
+  /** Hears of what the store throws; never throws itself. */
+  readonly onError: (error: unknown) => void;
   /** Takes bytes from what the peer may still have. */
   readonly take: (bytes: number) => boolean;
 }
@@ -228,8 +250,10 @@ interface Task {
 
 interface Load {
   readonly task: Task;
+  /** Never rejects: what cannot be read is absent. */
   readonly result: Pieces | Promise<Pieces>;
   settled: boolean;
+  failed: boolean;
 }
 
 /** Blocks to send, by priority and then in the order asked. */
@@ -279,6 +303,9 @@ class StreamServer {
   #buffered = 0;
   #ended = false;
   #broken = false;
+  /** The peer has had all the bytes it may have: it is answered no more. */
+  #exhausted = false;
+  #sentBlocks = false;
   #wake: PromiseWithResolvers<void> | undefined;
   #drained: PromiseWithResolvers<void> | undefined;
 
@@ -289,12 +316,15 @@ class StreamServer {
 
   async run(rest: Uint8Array): Promise<void> {
     const sending = this.#send();
-    // Awaited below; until then a failure must not count as unhandled.
-    sending.catch(() => this.#break());
+    // Awaited below; until then the reader must hear of it, and the peer, who would wait for answers.
+    sending.catch((error) => {
+      this.#break();
+      this.#stream.reset(codeFor(error));
+    });
     try {
       await this.#receive(rest);
       await sending;
-      await this.#stream.closeWrite();
+      if (!this.#exhausted) await this.#stream.closeWrite();
     } finally {
       this.#break();
       await sending.catch(() => {});
@@ -305,6 +335,7 @@ class StreamServer {
   arrived(key: string): void {
     const task = this.#open.get(key);
     if (task === undefined) return;
+    this.#context.ledger.idle.delete(task);
     this.#queue.add(task);
     this.#notify();
   }
@@ -316,6 +347,7 @@ class StreamServer {
     for (const task of this.#open.values()) this.#close(task);
     this.#notify();
     this.#drained?.resolve();
+    this.#makeRoom();
   }
 
   #notify(): void {
@@ -328,9 +360,12 @@ class StreamServer {
     const deframer = new MessageDeframer(maxMessageLength);
     let chunk: Uint8Array | null = rest;
     while (chunk !== null) {
+      // The messages that end in this chunk are part of what was held before and of the chunk itself.
+      const held = this.#buffered + chunk.length;
       for (const message of deframer.push(chunk)) {
         this.#context.ledger.messages++;
-        this.#apply(decodePieces(message).wantlist);
+        await this.#apply(decodePieces(message).wantlist, held);
+        if (this.#broken) return;
       }
       this.#account(deframer.buffered);
       while (this.#presences.length > MAX_WAITING_ANSWERS && !this.#broken) {
@@ -362,7 +397,7 @@ class StreamServer {
     }
   }
 
-  #apply(wantlist: { entries: readonly Required<WantlistEntry>[]; full: boolean } | undefined): void {
+  async #apply(wantlist: DecodedWantlist | undefined, held: number): Promise<void> {
     if (wantlist === undefined) return;
     const { entries, full } = wantlist;
     const { maxWantsPerPeer } = this.#context.limits;
@@ -376,32 +411,35 @@ class StreamServer {
       );
     }
     if (full) { for (const task of this.#open.values()) this.#close(task); }
-    for (const entry of entries) this.#entry(entry);
+    for (const entry of entries) {
+      while (!this.#entry(entry)) {
+        this.#notify();
+        this.#account(held + ENTRY_LENGTH * entries.length);
+        const { ledger } = this.#context;
+        await (ledger.room ??= Promise.withResolvers<void>()).promise;
+        if (this.#broken) return;
+      }
+    }
     this.#notify();
   }
 
-  #entry(entry: Required<WantlistEntry>): void {
+  /** Takes an entry in; false when there is no room for it now. */
+  #entry(entry: Required<WantlistEntry>): boolean {
+    if (this.#exhausted) return true;
     const cid = wantedCid(entry.cid);
     if (cid === undefined) {
       // Not a name we could have a block for.
       if (!entry.cancel && entry.sendDontHave) this.#say(entry.cid.subarray(0, MAX_CID_LENGTH), "dont-have");
-      return;
+      return true;
     }
     const key = blockKey(cid);
     const old = this.#open.get(key);
-    if (entry.cancel) {
-      if (old !== undefined) this.#close(old);
-      return;
-    }
+    if (old !== undefined && (entry.cancel || entry.wantType === "block")) this.#close(old);
+    if (entry.cancel) return true;
+    if (!this.#hasRoom()) return false;
     if (entry.wantType === "have") {
       this.#answerHave(cid, entry);
-      return;
-    }
-    if (old !== undefined) this.#close(old);
-    const { ledger, limits } = this.#context;
-    if (ledger.wants >= limits.maxWantsPerPeer) {
-      this.#refuse(entry);
-      return;
+      return true;
     }
     const task: Task = {
       key,
@@ -412,21 +450,24 @@ class StreamServer {
       cancelled: false,
     };
     this.#open.set(key, task);
-    ledger.wants++;
+    this.#context.ledger.wants++;
     this.#queue.add(task);
+    return true;
   }
 
   #answerHave(cid: CID, entry: Required<WantlistEntry>): void {
-    const { ledger, limits, store } = this.#context;
-    if (ledger.wants >= limits.maxWantsPerPeer) {
-      this.#refuse(entry);
-      return;
-    }
+    const { ledger, store, onError } = this.#context;
     const answer = (has: boolean): void => {
       if (has) this.#say(entry.cid, "have");
       else if (entry.sendDontHave) this.#say(entry.cid, "dont-have");
     };
-    const has = store.has(cid);
+    let has;
+    try {
+      has = store.has(cid);
+    } catch (error) {
+      onError(error);
+      has = false;
+    }
     if (typeof has === "boolean") {
       answer(has);
       return;
@@ -434,20 +475,40 @@ class StreamServer {
     // It counts as an open want while the store looks.
     ledger.wants++;
     this.#asking++;
-    has.then(answer, () => answer(false)).finally(() => {
+    has.then(answer, (error) => {
+      onError(error);
+      answer(false);
+    }).finally(() => {
       ledger.wants--;
+      this.#makeRoom();
       this.#asking--;
       this.#notify();
     });
   }
 
-  #refuse(entry: Required<WantlistEntry>): void {
-    this.#context.ledger.refused++;
-    if (entry.sendDontHave) this.#say(entry.cid, "dont-have");
+  /**
+   * Whether one more want may be open. One that only waits for a block to come gives way: it would keep the place for
+   * as long as it likes, and the cancel that ends it might be what we no longer read.
+   */
+  #hasRoom(): boolean {
+    const { ledger, limits } = this.#context;
+    if (ledger.wants < limits.maxWantsPerPeer) return true;
+    const [forget] = ledger.idle.values();
+    if (forget === undefined) return false;
+    ledger.refused++;
+    forget();
+    return true;
+  }
+
+  /** Wakes the peer's streams that wait for room. */
+  #makeRoom(): void {
+    const { ledger } = this.#context;
+    ledger.room?.resolve();
+    ledger.room = undefined;
   }
 
   #say(cid: Uint8Array, type: BlockPresence["type"]): void {
-    if (this.#broken) return;
+    if (this.#broken || this.#exhausted) return;
     if (type === "have") this.#context.ledger.haves++;
     else this.#context.ledger.dontHaves++;
     this.#presences.push({ cid, type });
@@ -458,27 +519,30 @@ class StreamServer {
     if (this.#open.get(task.key) !== task) return;
     this.#open.delete(task.key);
     this.#context.ledger.wants--;
+    this.#makeRoom();
     task.cancelled = true;
     this.#queue.delete(task);
     this.#unwait(task);
   }
 
   #wait(task: Task): void {
-    const { waiting } = this.#context;
+    const { waiting, ledger } = this.#context;
     const streams = waiting.get(task.key) ?? new Set();
     waiting.set(task.key, streams.add(this));
+    ledger.idle.set(task, () => this.#close(task));
   }
 
   async #recheck(task: Task): Promise<void> {
     try {
       if (await this.#context.store.has(task.cid) && this.#unwait(task)) this.arrived(task.key);
-    } catch {
-      // A store that fails here is heard of at the next read.
+    } catch (error) {
+      this.#context.onError(error);
     }
   }
 
   #unwait(task: Task): boolean {
-    const { waiting } = this.#context;
+    const { waiting, ledger } = this.#context;
+    ledger.idle.delete(task);
     const streams = waiting.get(task.key);
     if (!streams?.delete(this)) return false;
     if (streams.size === 0) waiting.delete(task.key);
@@ -504,10 +568,13 @@ class StreamServer {
         if (!load.settled && (payload.length > 0 || blockPresences.length > 0)) break;
         const pieces = await load.result;
         this.#loads.shift();
-        length += this.#answer(load.task, pieces, payload);
+        length += this.#answer(load, pieces, payload);
+        if (this.#exhausted) break;
         this.#load();
       }
       await this.#write(blockPresences, payload);
+      this.#sentBlocks ||= payload.length > 0;
+      if (this.#exhausted) return await this.#endExhausted();
       this.#drained?.resolve();
       this.#drained = undefined;
     }
@@ -515,34 +582,63 @@ class StreamServer {
 
   /** Starts reading blocks: one where the store answers at once, several where it takes its time. */
   #load(): void {
-    const { store, limits } = this.#context;
+    const { limits } = this.#context;
     while (this.#loads.length < limits.readAhead) {
       if (this.#loads.some(({ result }) => !(result instanceof Promise))) return;
       const task = this.#queue.next();
       if (task === undefined) return;
-      const result = readToSend(store, task.cid);
-      const load: Load = { task, result, settled: !(result instanceof Promise) };
-      if (result instanceof Promise) {
-        const settle = (): void => {
-          load.settled = true;
-          this.#notify();
-        };
-        result.then(settle, settle);
-      }
-      this.#loads.push(load);
+      this.#loads.push(this.#read(task));
     }
   }
 
+  #read(task: Task): Load {
+    const { store, onError } = this.#context;
+    try {
+      const result = readToSend(store, task.cid);
+      if (!(result instanceof Promise)) return { task, result, settled: true, failed: false };
+      const settle = (pieces: Pieces): Pieces => {
+        load.settled = true;
+        this.#notify();
+        return pieces;
+      };
+      const fail = (error: unknown): Pieces => {
+        load.failed = true;
+        onError(error);
+        return settle(undefined);
+      };
+      const load: Load = { task, result: result.then(settle, fail), settled: false, failed: false };
+      return load;
+    } catch (error) {
+      onError(error);
+      return { task, result: undefined, settled: true, failed: true };
+    }
+  }
+
+  /**
+   * Ends a stream whose peer may have no more. What was sent on it must not be lost in a reset, so the first such
+   * stream only ends; on the next ones the peer hears why.
+   */
+  async #endExhausted(): Promise<void> {
+    if (!this.#sentBlocks) {
+      throw new HtxError("EXCESSIVE_LOAD", "Cannot send block: the peer has had all it may have for now");
+    }
+    for (const task of this.#open.values()) this.#close(task);
+    this.#loads.length = 0;
+    await this.#stream.closeWrite();
+  }
+
   /** Turns what was read into an answer; gives the bytes it adds to the message. */
-  #answer(task: Task, pieces: Pieces, payload: BlockPayload<readonly Uint8Array[]>[]): number {
+  #answer(load: Load, pieces: Pieces, payload: BlockPayload<readonly Uint8Array[]>[]): number {
+    const { task } = load;
     if (task.cancelled) return 0;
     const { ledger, take } = this.#context;
     if (pieces === undefined) {
       if (!task.sendDontHave && !this.#ended) {
         // Bitswap keeps such a want: should the block come into the store, it is sent.
         this.#wait(task);
-        // It may have come between the reading and the waiting.
-        void this.#recheck(task);
+        // It may have come between the reading and the waiting. One that is there and cannot be read would be read
+        // again at once, for ever: it is when it is put anew.
+        if (!load.failed) void this.#recheck(task);
         return 0;
       }
       this.#close(task);
@@ -553,7 +649,8 @@ class StreamServer {
     const length = blockLength(pieces);
     if (!take(length)) {
       ledger.refused++;
-      if (task.sendDontHave) this.#say(task.bytes, "dont-have");
+      // The block is here: "dont-have" would make the requester report it as missing.
+      this.#exhausted = true;
       return 0;
     }
     ledger.blocksSent++;

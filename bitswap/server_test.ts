@@ -11,7 +11,7 @@ import {
   MessageDeframer,
 } from "./message.ts";
 import { BITSWAP_PROTOCOL, type BitswapStream, protocolHeader, readProtocol } from "./peer.ts";
-import { BitswapServer } from "./server.ts";
+import { BitswapServer, type BitswapServerOptions } from "./server.ts";
 import { streamPair, testBlocks } from "./_testing.ts";
 
 /** The client's end of a stream, spoken by hand. */
@@ -361,11 +361,11 @@ Deno.test("no more than the limit of wants is taken from a peer, over all its st
   await one.say({ wantlist: { entries: [{ cid: ABSENT.bytes, wantType: "have", sendDontHave: true }] } });
   await one.hear();
   assertEquals(server.ledger("same")!.wants, 6);
-  // The four that still fit wait for their block; the two beyond are refused.
+  // Six wait for their block, and the four that still fit; for those beyond, the ones that waited longest give way.
   await two.say({ wantlist: { entries: cids.slice(6).map((cid) => ({ cid: cid.bytes })) } });
   await two.say({ wantlist: { entries: [{ cid: cids[0]!.bytes, wantType: "have", sendDontHave: true }] } });
   assertEquals(summary([(await two.hear())!]).dontHave, [cids[0]!.toString()]);
-  assertEquals([server.ledger("same")!.wants, server.ledger("same")!.refused], [10, 3]);
+  assertEquals([server.ledger("same")!.wants, server.ledger("same")!.refused], [9, 3]);
   // Another peer is not touched by it.
   const other = await dial(server, "other");
   await server.put(HELLO);
@@ -388,20 +388,196 @@ Deno.test("a peer gets no more bytes than its limit in a window, and again in th
   const wants: BitswapMessageInit = {
     wantlist: { entries: cids.map((cid) => ({ cid: cid.bytes, sendDontHave: true })) },
   };
-  const served = async (peer: string): Promise<[number, number]> => {
+  const served = async (peer: string): Promise<[number, number] | string> => {
     const hand = await dial(server, peer);
     await hand.say(wants);
-    const { blocks, dontHave } = summary(await hand.rest());
+    const messages = [];
+    try {
+      for (let message; (message = await hand.hear());) messages.push(message);
+    } catch (error) {
+      await hand.handled;
+      return (error as HtxError).code;
+    }
+    const { blocks, dontHave } = summary(messages);
+    // What it asks now is heard by nobody, and answered by none.
+    await hand.say(wants);
+    assertEquals(await hand.rest(), []);
     return [blocks.length, dontHave.length];
   };
-  assertEquals(await served("a"), [2, 2]);
-  assertEquals(await served("a"), [0, 4]);
-  assertEquals(await served("b"), [2, 2]);
+  // Nothing that is here is called missing: the stream with the last blocks ends, the next one is reset.
+  assertEquals(await served("a"), [2, 0]);
+  assertEquals(await served("a"), "EXCESSIVE_LOAD");
+  assertEquals(await served("b"), [2, 0]);
   now = 999;
-  assertEquals(await served("a"), [0, 4]);
+  assertEquals(await served("a"), "EXCESSIVE_LOAD");
   now = 1000;
-  assertEquals(await served("a"), [2, 2]);
+  assertEquals(await served("a"), [2, 0]);
   assertEquals(server.ledger("a")!.bytesSent, 4000);
+  assertEquals(server.ledger("a")!.wants, 0);
+});
+
+/** A store whose reading is done by `get`. */
+function storeWith(inner: MemoryBlockstore, get: Blockstore["get"]): Blockstore {
+  return {
+    has: (cid) => inner.has(cid),
+    put: (cid, block) => inner.put(cid, block),
+    get,
+    delete: (cid) => inner.delete(cid),
+    putMany: (source) => inner.putMany(source),
+    getMany: (source) => inner.getMany(source),
+    deleteMany: (source) => inner.deleteMany(source),
+    getAll: () => inner.getAll(),
+  };
+}
+
+Deno.test("a block that the store cannot read is absent and reported, and holds up no other", async () => {
+  const inner = new MemoryBlockstore();
+  const broken = new Set([HELLO_CID.toString()]);
+  const errors: unknown[] = [];
+  const server = new BitswapServer({
+    blockstore: storeWith(inner, async function* (cid) {
+      if (broken.has(cid.toString())) throw await Promise.resolve(new Error("EIO"));
+      yield* inner.get(cid);
+    }),
+    onError(error) {
+      errors.push((error as Error).message);
+      throw new Error("the hook's own");
+    },
+  });
+  await server.put(HELLO);
+  const good = await server.put(utf8("good"));
+  const hand = await dial(server);
+  const entries = [HELLO_CID, good].map((cid) => ({ cid: cid.bytes, sendDontHave: true }));
+  await hand.say({ wantlist: { entries } });
+  assertEquals(summary(await hand.rest()), {
+    blocks: [good.toString()],
+    have: [],
+    dontHave: [HELLO_CID.toString()],
+  });
+  assertEquals(errors, ["EIO"]);
+});
+
+Deno.test("a want for a block that cannot be read waits, without reading it over and over, until it is put anew", async () => {
+  const inner = new MemoryBlockstore();
+  let isBroken = true;
+  const failed = Promise.withResolvers<void>();
+  let reads = 0;
+  const server = new BitswapServer({
+    blockstore: storeWith(inner, async function* (cid) {
+      reads++;
+      if (isBroken) throw await Promise.resolve(new Error("EIO"));
+      yield* inner.get(cid);
+    }),
+    onError: () => failed.resolve(),
+  });
+  await server.put(HELLO);
+  const hand = await dial(server);
+  await hand.say({ wantlist: { entries: [{ cid: HELLO_CID.bytes }] } });
+  await failed.promise;
+  // Long enough for a loop to show.
+  for (let i = 0; i < 100; i++) await Promise.resolve();
+  assertEquals(reads, 1);
+  isBroken = false;
+  await server.put(HELLO);
+  assertEquals(summary([(await hand.hear())!]).blocks, [HELLO_CID.toString()]);
+  assertEquals(await hand.rest(), []);
+});
+
+Deno.test("a server that cannot send on a stream resets it, though the peer says nothing more", async () => {
+  const server = new BitswapServer();
+  await server.put(HELLO);
+  const [mine, theirs] = streamPair();
+  const handled = server.handleStream({
+    read: () => theirs.read(),
+    write: () => Promise.reject(new Error("EPIPE")),
+    closeWrite: () => theirs.closeWrite(),
+    reset: (code) => theirs.reset(code),
+  });
+  await mine.write(protocolHeader());
+  const hand = new Hand(mine, handled);
+  await hand.say({ wantlist: { entries: [{ cid: HELLO_CID.bytes }] } });
+  assertEquals(await failure(hand), "INTERNAL_ERROR");
+});
+
+/** A server whose store reads only once the gate is open, and its blocks. */
+async function gatedServer(
+  options: BitswapServerOptions,
+  count: number,
+): Promise<{ server: BitswapServer; cids: CID[]; open: () => void }> {
+  const inner = new MemoryBlockstore();
+  const gate = Promise.withResolvers<void>();
+  const server = new BitswapServer({
+    ...options,
+    blockstore: storeWith(inner, async function* (cid) {
+      await gate.promise;
+      yield* inner.get(cid);
+    }),
+  });
+  const cids = [];
+  for (const block of testBlocks(count, 100)) cids.push(await server.put(block));
+  return { server, cids, open: gate.resolve };
+}
+
+/** Wants that only the block itself answers well. */
+function wantsOf(cids: readonly CID[]): BitswapMessageInit {
+  return { wantlist: { entries: cids.map((cid) => ({ cid: cid.bytes, sendDontHave: true })) } };
+}
+
+Deno.test("at the limit of wants a peer's streams wait for room, and nothing that is here is called missing", async () => {
+  const { server, cids, open } = await gatedServer({ maxWantsPerPeer: 10 }, 60);
+  const hands = [];
+  for (const from of [0, 20, 40]) {
+    const hand = await dial(server, "same");
+    await hand.say(wantsOf(cids.slice(from, from + 15)));
+    await hand.say(wantsOf(cids.slice(from + 15, from + 20)));
+    hands.push(hand);
+  }
+  const rests = hands.map((hand) => hand.rest());
+  // Another peer has room of its own.
+  const other = await dial(server, "other");
+  await other.say(wantsOf(cids.slice(0, 3)));
+  assertEquals(server.ledger("same")!.wants, 10);
+  open();
+  assertEquals(summary(await other.rest()).blocks.length, 3);
+  for (const [i, rest] of rests.entries()) {
+    assertEquals(summary(await rest), {
+      blocks: cids.slice(20 * i, 20 * i + 20).map(String),
+      have: [],
+      dontHave: [],
+    });
+  }
+  assertEquals([server.ledger("same")!.wants, server.ledger("same")!.refused], [0, 0]);
+});
+
+Deno.test("a stream that waits for room gets it when another one breaks", async () => {
+  const { server, cids, open } = await gatedServer({ maxWantsPerPeer: 4 }, 8);
+  const broken = await dial(server, "same");
+  await broken.say(wantsOf(cids.slice(0, 4)));
+  const hand = await dial(server, "same");
+  await hand.say(wantsOf(cids.slice(4)));
+  const rest = hand.rest();
+  assertEquals(server.ledger("same")!.wants, 4);
+  broken.stream.reset("CANCELLED");
+  open();
+  await broken.handled;
+  assertEquals(summary(await rest).blocks.length, 4);
+});
+
+Deno.test("want-lists that wait for room count as unfinished messages of their peer", async () => {
+  const { server, cids, open } = await gatedServer({ maxWantsPerPeer: 1, maxMessageLength: 1000 }, 4);
+  const hands = [];
+  // Some 1 200 bytes each, of 4 000.
+  for (let i = 0; i < 4; i++) {
+    const hand = await dial(server, "hoarder");
+    await hand.say(wantsOf(cids));
+    hands.push(hand);
+  }
+  assertEquals(await failure(hands[3]!), "EXCESSIVE_LOAD");
+  open();
+  for (const hand of hands.slice(0, 3)) assertEquals(summary(await hand.rest()).blocks.length, 4);
+  const again = await dial(server, "hoarder");
+  await again.say(wantsOf(cids));
+  assertEquals(summary(await again.rest()).blocks.length, 4);
 });
 
 Deno.test("names that can be no block are answered, and looked for nowhere", async () => {
@@ -449,4 +625,27 @@ Deno.test("ledgers are bounded, and those with open streams stay", async () => {
   for (const peer of ["a", "b", "c", "d"]) await (await dial(server, peer)).rest();
   assertEquals(server.ledgers.map(({ peer }) => peer), ["held", "c", "d"]);
   await held.rest();
+});
+
+Deno.test("a peer that comes when every ledger is in use keeps its own, and passes no limit with a new stream", async () => {
+  const server = new BitswapServer({ maxPeers: 2, maxServedBytes: 1500 });
+  const cids = [];
+  for (const block of testBlocks(3, 1000)) cids.push(await server.put(block));
+  const busy = [await dial(server, "a"), await dial(server, "b")];
+  let blocks = 0;
+  for (const cid of cids) {
+    const greedy = await dial(server, "greedy");
+    await greedy.say({ wantlist: { entries: [{ cid: cid.bytes, sendDontHave: true }] } });
+    try {
+      blocks += summary(await greedy.rest()).blocks.length;
+    } catch (error) {
+      assertEquals((error as HtxError).code, "EXCESSIVE_LOAD");
+      await greedy.handled;
+    }
+  }
+  assertEquals(blocks, 1);
+  // The bound holds again as soon as it can.
+  for (const hand of busy) await hand.rest();
+  await (await dial(server, "late")).rest();
+  assertEquals(server.ledgers.map(({ peer }) => peer), ["greedy", "late"]);
 });

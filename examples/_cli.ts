@@ -19,8 +19,12 @@ export interface Command {
   readonly positional?: readonly string[] | Readonly<Record<string, readonly string[]>>;
   /** Options with a value, and what they are when not given. @default {{}} */
   readonly options?: Readonly<Record<string, string | undefined>>;
-  /** Whether it ends by {@linkcode untilStopped}: a Ctrl-C that comes before is kept for it. @default {false} */
-  readonly stays?: boolean;
+  /**
+   * Whether it ends by {@linkcode untilStopped}, or the words with which it does: a Ctrl-C that comes before is kept for it.
+   *
+   * @default {false}
+   */
+  readonly stays?: boolean | readonly string[];
 }
 
 /** Bad arguments: exit status 2. */
@@ -107,7 +111,10 @@ export async function main(command: Command, run: (args: Arguments) => void | Pr
       return;
     }
     const args = readArguments(command, Deno.args);
-    if (command.stays) { for (const signal of SIGNALS) Deno.addSignalListener(signal, onSignal); }
+    const { stays = false } = command;
+    if (typeof stays === "boolean" ? stays : stays.includes(args.word)) {
+      for (const signal of SIGNALS) Deno.addSignalListener(signal, onSignal);
+    }
     await run(args);
   } catch (error) {
     console.error(`error: ${describe(error).trim().replaceAll(/\s*\n\s*/g, "; ")}`);

@@ -40,7 +40,7 @@ Usage: bitswap.ts put FILE DIR             stores FILE as blocks in DIR, prints 
        bitswap.ts cat CID PEERS [DIR]      writes the file CID to standard output; keeps its blocks in DIR if given
 
   PEERS   one or more peers as serve prints them, HOST:PORT/SERVER_PUB_HEX, with commas between
-  CID     a CID, or the bare multihash in hex (1220...)
+  CID     a CID, or the bare multihash in hex (1220...) of one that is a single raw block
   DIR     a directory of blocks, made where there is none; serve keeps its key there, readable for you alone
 
 The result is on standard output, progress on standard error: a bar on a terminal, plain lines otherwise.
@@ -53,7 +53,7 @@ const positional = {
   cat: ["CID", "PEERS", "[DIR]"],
 };
 
-await main({ help, stays: true, positional }, async (args) => {
+await main({ help, stays: ["serve"], positional }, async (args) => {
   switch (args.word) {
     case "put":
       return await put(args);
@@ -169,6 +169,9 @@ async function fetchFrom(peers: string, blockstore: VerifiedBlockstore | undefin
     if (match === null) throw new UsageError(`${JSON.stringify(text)} is no peer: HOST:PORT/SERVER_PUB_HEX`);
     const [, hostname = "", port, key = ""] = match;
     const address = { hostname, port: Number(port) };
+    if (address.port < 1 || address.port > 65_535) {
+      throw new UsageError(`${JSON.stringify(text)} is no peer: its port is none of 1 to 65535`);
+    }
     try {
       const tunnel = await connect(address, { remoteStatic: publicKeyFromHex(key) });
       tunnels.push(tunnel);

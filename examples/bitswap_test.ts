@@ -56,11 +56,24 @@ Deno.test("bitswap.ts explains itself, and refuses bad arguments in one line", a
     [[], 2, /it must be put or serve or get or cat/],
     [["cat", "nonsense", `127.0.0.1:1/${key}`], 2, /"nonsense" is no CID/],
     [["cat", `1220${key}`, "127.0.0.1"], 2, /"127\.0\.0\.1" is no peer/],
+    [["cat", `1220${key}`, `127.0.0.1:99999/${key}`], 2, /its port is none of 1 to 65535/],
     [["cat", `1220${key}`, `127.0.0.1:1/${key}`], 1, /none of the peers can be reached/],
   ];
   for (const [args, code, pattern] of bad) {
     const outcome = await run("bitswap.ts", ["-N"], args);
     assertEquals(outcome.code, code, outcome.stderr);
     assertMatch(outcome.stderr, pattern);
+  }
+});
+
+Deno.test("bitswap.ts ends at the first Ctrl-C or SIGTERM while it fetches", async () => {
+  // Takes connections and says nothing.
+  using mute = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const key = "11".repeat(32);
+  for (const [signal, code] of [["SIGINT", 130], ["SIGTERM", 143]] as const) {
+    const peer = `127.0.0.1:${mute.addr.port}/${key}`;
+    await using fetching = Example.start("bitswap.ts", ALL, ["cat", `1220${key}`, peer]);
+    using _connection = await mute.accept();
+    assertEquals((await fetching.stop(signal)).code, code);
   }
 });

@@ -1,0 +1,226 @@
+/** What a client does when a peer, or its own caller, behaves otherwise than one would wish. */
+
+import { assert, assertEquals, assertRejects } from "@std/assert";
+import { HtxError, utf8 } from "./_core.ts";
+import { MemoryBlockstore } from "./blockstore.ts";
+import { type CID, cidOf } from "./cid.ts";
+import { BitswapClient, type BitswapClientOptions, type PeerDropped } from "./client.ts";
+import { encodeFramed } from "./message.ts";
+import { type BitswapPeer, type BitswapStream, readProtocol } from "./peer.ts";
+import { BitswapServer } from "./server.ts";
+import { memoryPeer, testBlocks } from "./_testing.ts";
+
+const HELLO = utf8("hello");
+const HELLO_CID = cidOf(HELLO);
+
+function peerOf(id: string, server: BitswapServer): BitswapPeer {
+  return memoryPeer(id, (stream) => void server.handleStream(stream, { peer: "client" }));
+}
+
+async function serverWith(blocks: readonly Uint8Array[]): Promise<BitswapServer> {
+  const server = new BitswapServer();
+  for (const block of blocks) await server.put(block);
+  return server;
+}
+
+interface Fate {
+  /** How the get ended. */
+  readonly code: string;
+  /** Streams opened for it. */
+  readonly streams: number;
+  /** Peers dropped, and the code of the error behind it. */
+  readonly dropped: (string | undefined)[];
+}
+
+/** What becomes of a get when the only peer handles each stream so. */
+async function fateOf(
+  handle: (stream: BitswapStream) => unknown,
+  options: BitswapClientOptions = {},
+): Promise<Fate> {
+  let streams = 0;
+  const dropped: PeerDropped[] = [];
+  await using client = new BitswapClient({
+    peers: [memoryPeer("peer", (stream) => {
+      streams++;
+      handle(stream);
+    })],
+    reconnectDelay: 1,
+    onPeerDropped: (event) => dropped.push(event),
+    ...options,
+  });
+  const error = await assertRejects(() => client.get(HELLO_CID), HtxError);
+  return {
+    code: error.code,
+    streams,
+    dropped: dropped.map(({ reason, error }) => `${reason} ${error instanceof HtxError ? error.code : ""}`),
+  };
+}
+
+Deno.test("a peer that refuses Bitswap is given up at once", async () => {
+  for (const streamsPerPeer of [1, 2]) {
+    const fate = await fateOf((stream) => stream.reset("REFUSED"), { streamsPerPeer });
+    assertEquals([fate.code, fate.dropped], ["CONNECT_FAILED", ["unreachable REFUSED"]]);
+    assert(fate.streams <= 2 * streamsPerPeer, `${fate.streams}`);
+  }
+});
+
+Deno.test("a peer that ends each stream without a word is given up after so many", async () => {
+  const ways: [(stream: BitswapStream) => unknown, string][] = [
+    [(stream) => stream.reset("INTERNAL_ERROR"), "unreachable INTERNAL_ERROR"],
+    [(stream) => stream.closeWrite(), "unreachable "],
+    [async (stream) => {
+      await readProtocol(stream);
+      stream.reset("EXCESSIVE_LOAD");
+    }, "unreachable EXCESSIVE_LOAD"],
+    // It has the block, and will not give it.
+    [async (stream) => {
+      await readProtocol(stream);
+      for (const piece of encodeFramed({ blockPresences: [{ cid: HELLO_CID.bytes, type: "have" }] })) {
+        await stream.write(piece);
+      }
+      // Heard before the reset, which takes away what is unread.
+      setTimeout(() => stream.reset("EXCESSIVE_LOAD"), 1);
+    }, "unreachable EXCESSIVE_LOAD"],
+  ];
+  for (const [handle, reason] of ways) {
+    const fate = await fateOf(handle, { maxFruitlessStreams: 3, streamsPerPeer: 1 });
+    assertEquals(fate, { code: "CONNECT_FAILED", streams: 3, dropped: [reason] });
+  }
+  const usual = await fateOf((stream) => stream.reset("INTERNAL_ERROR"), { streamsPerPeer: 1 });
+  assertEquals(usual.streams, 8);
+});
+
+Deno.test("a connection that breaks is no peer without a word: it is dialled until the timeout", async () => {
+  const server = await serverWith([HELLO]);
+  let streams = 0;
+  const peer: BitswapPeer = {
+    id: "a",
+    async openStream(signal) {
+      const stream = await peerOf("a", server).openStream(signal);
+      if (++streams > 12) return stream;
+      return { ...stream, read: () => Promise.reject(new HtxError("TRUNCATED", "Connection broke")) };
+    },
+  };
+  await using client = new BitswapClient({ peers: [peer], reconnectDelay: 0.1, maxFruitlessStreams: 2 });
+  assertEquals(await client.get(HELLO_CID), HELLO);
+});
+
+Deno.test("a peer that was given up is asked again by the next get", async () => {
+  const server = await serverWith([HELLO]);
+  let isOff = true;
+  const peer = memoryPeer("a", (stream) => {
+    if (isOff) stream.reset("REFUSED");
+    else void server.handleStream(stream);
+  });
+  await using client = new BitswapClient({ peers: [peer], reconnectDelay: 1 });
+  assertEquals((await assertRejects(() => client.get(HELLO_CID), HtxError)).code, "CONNECT_FAILED");
+  isOff = false;
+  assertEquals(await client.get(HELLO_CID), HELLO);
+});
+
+Deno.test("a peer that gives no more than so many bytes is given up for the rest", async () => {
+  const server = new BitswapServer({ maxServedBytes: 1500 });
+  const cids: CID[] = [];
+  for (const block of testBlocks(3, 1000)) cids.push(await server.put(block));
+  const dropped: PeerDropped[] = [];
+  await using client = new BitswapClient({
+    peers: [peerOf("a", server), peerOf("b", new BitswapServer())],
+    reconnectDelay: 1,
+    onPeerDropped: (event) => dropped.push(event),
+  });
+  const got: number[] = [];
+  for (const cid of cids) got.push(await client.get(cid).then((block) => block.length, () => 0));
+  assertEquals(got, [1000, 0, 0]);
+  assertEquals(dropped.map(({ peer, error }) => [peer, error instanceof HtxError && error.code]), [
+    ["a", "EXCESSIVE_LOAD"],
+    ["a", "EXCESSIVE_LOAD"],
+  ]);
+  await using alone = new BitswapClient({ peers: [peerOf("a", server)], reconnectDelay: 1 });
+  assertEquals((await assertRejects(() => alone.get(cids[2]!), HtxError)).code, "CONNECT_FAILED");
+});
+
+Deno.test("clients of one key over the server's limit of wants get all there is", async () => {
+  const server = new BitswapServer({ maxWantsPerPeer: 4 });
+  const cids: CID[] = [];
+  for (const block of testBlocks(400, 300)) cids.push(await server.put(block));
+  const counts = await Promise.all(Array.from({ length: 4 }, async () => {
+    await using client = new BitswapClient({ peers: [peerOf("a", server)] });
+    return (await Array.fromAsync(client.getMany(cids))).length;
+  }));
+  assertEquals(counts, [400, 400, 400, 400]);
+  assertEquals(server.ledger("client")!.dontHaves, 0);
+});
+
+Deno.test("an onProgress that throws fails its own get, and no other of the block", async () => {
+  const server = await serverWith([HELLO]);
+  for (const blockstore of [undefined, new MemoryBlockstore()]) {
+    await using client = new BitswapClient({
+      peers: [peerOf("a", server)],
+      ...(blockstore === undefined ? {} : { blockstore }),
+    });
+    const onProgress = (): never => {
+      throw new Error("mine");
+    };
+    const failing = assertRejects(() => client.get(HELLO_CID, { onProgress }), Error, "mine");
+    const failingMany = assertRejects(
+      () => client.getMany([HELLO_CID], { onProgress }).next(),
+      Error,
+      "mine",
+    );
+    assertEquals(await client.get(HELLO_CID), HELLO);
+    await failing;
+    await failingMany;
+    // From the store as well, where there is one.
+    await assertRejects(() => client.get(HELLO_CID, { onProgress }), Error, "mine");
+  }
+});
+
+Deno.test("an onPeerDropped that throws changes nothing", async () => {
+  const fate = await fateOf((stream) => stream.reset("REFUSED"), {
+    onPeerDropped() {
+      throw new Error("mine");
+    },
+  });
+  assertEquals(fate.code, "CONNECT_FAILED");
+});
+
+Deno.test("what is looked up in the store when getMany() is left is not asked of anyone", async () => {
+  const server = await serverWith([HELLO]);
+  const other = await server.put(utf8("other"));
+  const looking = Promise.withResolvers<void>();
+  const gate = Promise.withResolvers<void>();
+  const inner = new MemoryBlockstore();
+  await inner.put(HELLO_CID, HELLO);
+  await using client = new BitswapClient({
+    peers: [peerOf("a", server)],
+    blockstore: {
+      has: (cid) => inner.has(cid),
+      put: (cid, block) => inner.put(cid, block),
+      async *get(cid) {
+        if (!inner.has(cid)) {
+          looking.resolve();
+          await gate.promise;
+        }
+        yield* inner.get(cid);
+      },
+      delete: (cid) => inner.delete(cid),
+      putMany: (source) => inner.putMany(source),
+      getMany: (source) => inner.getMany(source),
+      deleteMany: (source) => inner.deleteMany(source),
+      getAll: () => inner.getAll(),
+    },
+  });
+  for (const leave of ["break", "abort"]) {
+    const controller = new AbortController();
+    const blocks = client.getMany([HELLO_CID, other], { signal: controller.signal });
+    assertEquals((await blocks.next()).done, false);
+    await looking.promise;
+    if (leave === "break") await blocks.return();
+    else controller.abort(new Error("enough"));
+  }
+  gate.resolve();
+  // A get of our own goes the same way, and comes after.
+  assertEquals(await client.get(cidOf(utf8("absent"))).catch(() => "absent"), "absent");
+  assertEquals(server.ledger("client")!.blocksSent, 0);
+  assert(!inner.has(other));
+});
