@@ -11,6 +11,11 @@ const strictDecoder = /* @__PURE__ */ new TextDecoder("utf-8", { fatal: true, ig
 
 /** Joins the parts into one new array. */
 export function concat(...parts: Uint8Array[]): Bytes {
+  return concatAll(parts);
+}
+
+/** {@linkcode concat} of any number of parts: so many arguments as a peer may send pieces do not fit a stack. */
+export function concatAll(parts: readonly Uint8Array[]): Bytes {
   let length = 0;
   for (const part of parts) length += part.length;
   const out = new Uint8Array(length);

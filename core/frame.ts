@@ -11,7 +11,7 @@
  * @module
  */
 
-import { concat } from "./bytes.ts";
+import { concat, concatAll } from "./bytes.ts";
 import type { Bytes } from "./crypto.ts";
 import { HtxError } from "./errors.ts";
 import { MAX_VARINT, writeVarint } from "./varint.ts";
@@ -422,7 +422,7 @@ export class FrameEncoderStream extends TransformStream<Frame | readonly Frame[]
       transform(input, controller) {
         if (input instanceof Uint8Array) controller.enqueue(input);
         else if (!isBatch(input)) controller.enqueue(encodeFrame(input));
-        else if (input.length > 0) controller.enqueue(concat(...input.map(encodeFrame)));
+        else if (input.length > 0) controller.enqueue(concatAll(input.map(encodeFrame)));
       },
     });
   }

@@ -5,8 +5,8 @@
  */
 
 import {
+  ByteCollector,
   type Bytes,
-  concat,
   type ConnectionOptions,
   deriveSessionKeys,
   type Duplex,
@@ -418,18 +418,17 @@ export async function roundtrip(
       end: true,
     });
     sending.catch(() => {}); // reading tells it too
-    const chunks: Uint8Array[] = [];
-    for (let length = 0;;) {
+    const answer = new ByteCollector();
+    for (;;) {
       const chunk = await stream.read();
       if (chunk === null) break;
-      length += chunk.length;
-      if (length > maxBytes) {
+      if (answer.size + chunk.length > maxBytes) {
         stream.reset("CANCELLED");
         throw new HtxError("LIMIT_EXCEEDED", `Cannot take answer: it is longer than ${maxBytes} bytes`);
       }
-      chunks.push(chunk);
+      answer.push(chunk);
     }
-    return concat(...chunks);
+    return answer.take();
   } catch (error) {
     signal?.throwIfAborted();
     throw error;

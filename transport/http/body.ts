@@ -5,7 +5,7 @@
  */
 
 import { deferred } from "../../core/_deferred.ts";
-import { ByteCollector, type Bytes, HtxError, releaseBytes } from "../../core/mod.ts";
+import { ByteCollector, type Bytes, concatAll, HtxError, releaseBytes } from "../../core/mod.ts";
 import type { HttpMessageDecoder } from "./decode.ts";
 import { type HttpField, oversizedMessage } from "./message.ts";
 import type { HttpStream } from "./stream.ts";
@@ -86,7 +86,7 @@ export class HttpBody {
           ? EMPTY
           : this.#early.length === 1
           ? this.#early[0]!
-          : joined(this.#early);
+          : concatAll(this.#early);
         return;
       }
       this.#early.push(data);
@@ -280,13 +280,6 @@ export class HttpBody {
     else this.#trailersWanted?.reject(error);
     this.#events.settled(error);
   }
-}
-
-/** Any number of pieces in one, where `concat` takes them as arguments. */
-function joined(pieces: readonly Uint8Array[]): Bytes {
-  const gathered = new ByteCollector();
-  for (const piece of pieces) gathered.push(piece);
-  return gathered.take();
 }
 
 function deliver(controller: ReadableStreamDefaultController<Uint8Array>, data: Uint8Array | null): void {

@@ -7,7 +7,7 @@
  * @module
  */
 
-import { type Bytes, concat, fromUtf8, HtxError, utf8 } from "../../core/mod.ts";
+import { ByteCollector, type Bytes, concat, concatAll, fromUtf8, HtxError, utf8 } from "../../core/mod.ts";
 
 /** Opcodes (RFC 6455 §5.2). */
 export const WebSocketOpcode = {
@@ -26,7 +26,6 @@ const DEFAULT_MAX_MESSAGE: number = 16 * 1024 ** 2;
 const MAX_EMPTY_FRAGMENTS = 1024;
 /** Shorter parts of a message are copied together: views of them would cost more than they hold. */
 const KEEP_FROM = 16_384;
-const NONE: Bytes = /* @__PURE__ */ new Uint8Array(0);
 
 const FIN = 0x80;
 const MASK = 0x80;
@@ -80,9 +79,8 @@ export class WebSocketDecoder {
   /** The message under way. */
   #opcode = 0;
   #parts: Uint8Array[] = [];
-  /** The short parts since the last long one, in a buffer that grows. */
-  #small: Bytes = NONE;
-  #smallLength = 0;
+  /** The short parts since the last long one. */
+  readonly #small = new ByteCollector();
   #length = 0;
   #empty = 0;
   #ended = false;
@@ -203,30 +201,16 @@ export class WebSocketDecoder {
       this.#parts.push(part);
       return;
     }
-    const length = this.#smallLength + part.length;
-    if (length > this.#small.length) {
-      const grown = new Uint8Array(Math.max(length, 2 * this.#small.length));
-      grown.set(this.#small.subarray(0, this.#smallLength));
-      this.#small = grown;
-    }
-    this.#small.set(part, this.#smallLength);
-    this.#smallLength = length;
+    this.#small.push(part);
   }
 
   #endSmall(): void {
-    if (this.#smallLength > 0) this.#parts.push(this.#small.subarray(0, this.#smallLength));
-    this.#small = NONE;
-    this.#smallLength = 0;
+    if (this.#small.size > 0) this.#parts.push(this.#small.take());
   }
 
   #message(): WebSocketEvent {
     this.#endSmall();
-    const data = new Uint8Array(this.#length);
-    let at = 0;
-    for (const part of this.#parts) {
-      data.set(part, at);
-      at += part.length;
-    }
+    const data = concatAll(this.#parts);
     const text = this.#opcode === WebSocketOpcode.TEXT;
     this.#parts = [];
     this.#length = this.#opcode = this.#empty = 0;
@@ -238,7 +222,7 @@ export class WebSocketDecoder {
     this.#ended = true;
     this.#chunks = [];
     this.#parts = [];
-    this.#small = NONE;
+    this.#small.take();
     this.#available = 0;
     if (payload.length === 0) return { type: "close", code: 1005, reason: "" };
     if (payload.length === 1) throw this.#fail(1002, "a close frame has one byte");
@@ -282,7 +266,7 @@ export class WebSocketDecoder {
     this.closeCode = closeCode;
     this.#chunks = [];
     this.#parts = [];
-    this.#small = NONE;
+    this.#small.take();
     this.#error = new HtxError(
       closeCode === 1009 ? "LIMIT_EXCEEDED" : "MALFORMED",
       `Cannot decode WebSocket frames: ${why}`,
