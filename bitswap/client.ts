@@ -9,7 +9,7 @@
  * @module
  */
 
-import { HtxError } from "./_core.ts";
+import { HtxError, tell } from "./_core.ts";
 import {
   BlockNotFoundError,
   type Blockstore,
@@ -659,11 +659,7 @@ export class BitswapClient implements AsyncDisposable {
     } else {
       this.#leave(slot, reason === "stalled" || reason === "unreachable" ? "away" : "banned");
     }
-    try {
-      this.#onPeerDropped?.({ peer: id, reason, ...(error === undefined ? {} : { error }) });
-    } catch {
-      // the hook's own to report: the other peers go on
-    }
+    tell(this.#onPeerDropped, { peer: id, reason, ...(error === undefined ? {} : { error }) });
     this.#flush();
   }
 

@@ -9,7 +9,7 @@
 
 import { type Blockstore, type BlockstoreCallOptions, readToSend, VerifiedBlockstore } from "./blockstore.ts";
 import { blockKey, blockLength, type CID, parseCid, RAW_CODEC } from "./cid.ts";
-import { HtxError, toHex } from "./_core.ts";
+import { HtxError, tell, toHex } from "./_core.ts";
 import { type Ledger, LedgerBook, type LedgerEntry, type LedgerOptions } from "./ledger.ts";
 import {
   type BlockPayload,
@@ -128,13 +128,7 @@ export class BitswapServer {
     this.blockstore = VerifiedBlockstore.of(blockstore);
     this.#ledgers = new LedgerBook(ledgers);
     this.#limits = { maxWantsPerPeer, maxMessageLength, readAhead };
-    this.#onError = (error) => {
-      try {
-        onError?.(error);
-      } catch {
-        // A hook that fails must not cost the peer its stream.
-      }
-    };
+    this.#onError = (error) => tell(onError, error);
     this.#now = now;
   }
 

@@ -5,7 +5,7 @@
  */
 
 import type { Duplex } from "../core/mod.ts";
-import { tell } from "./_tell.ts";
+import { tell } from "../core/_tell.ts";
 import type { DuplexListener } from "./listener.ts";
 
 /** How long an accept loop waits after an error of the system's, in ms. */

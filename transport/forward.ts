@@ -31,7 +31,7 @@ import {
   utf8,
 } from "../core/mod.ts";
 import { acceptNext } from "./_accept.ts";
-import { tell } from "./_tell.ts";
+import { tell } from "../core/_tell.ts";
 import type { StreamHandler } from "./server.ts";
 import { dialTcp, listenTcp, type TcpAddress } from "./tcp.ts";
 

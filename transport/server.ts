@@ -25,7 +25,7 @@ import {
 import { type HandshakeResult, KeyPair, ReplayGuard, respond, type RespondOptions } from "../noise/mod.ts";
 import { acceptNext } from "./_accept.ts";
 import { endDuplex } from "./_end_duplex.ts";
-import { tell } from "./_tell.ts";
+import { tell } from "../core/_tell.ts";
 import type { ControlStreamHook } from "./control.ts";
 import { sendControl } from "./control.ts";
 import { trafficShape } from "./duplex.ts";

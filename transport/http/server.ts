@@ -9,6 +9,7 @@
  */
 
 import { getLogger } from "@logtape/logtape";
+import { tell } from "../../core/_tell.ts";
 import { type DuplexAddr, HtxError, utf8 } from "../../core/mod.ts";
 import { HttpBody } from "./body.ts";
 import { fieldsOf, headersOf, isOwn, trailerFields } from "./client.ts";
@@ -329,11 +330,7 @@ class ServerExchange implements HttpExchangeInfo {
       });
       return;
     }
-    try {
-      onError(error);
-    } catch {
-      // A hook that fails must not take the exchange with it.
-    }
+    tell(onError, error);
   }
 }
 
