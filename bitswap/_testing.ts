@@ -19,6 +19,8 @@ export function longRun(): boolean {
 
 import type { BitswapPeer, BitswapStream } from "./peer.ts";
 import { HtxError } from "./_core.ts";
+import type { Blockstore, MemoryBlockstore } from "./blockstore.ts";
+import { BitswapServer } from "./server.ts";
 
 /** Longest chunk that a read gives: what an HTX frame holds. */
 const CHUNK = 65_535;
@@ -113,4 +115,30 @@ export function testBlocks(count: number, length: number, seed = 0): Uint8Array[
     new DataView(block.buffer).setUint32(0, i);
     return block;
   });
+}
+
+/** {@linkcode memoryPeer} of a server, which knows the other side as `client`. */
+export function peerOf(id: string, server: BitswapServer): BitswapPeer {
+  return memoryPeer(id, (stream) => void server.handleStream(stream, { peer: "client" }));
+}
+
+/** A server that has the blocks. */
+export async function serverWith(blocks: readonly Uint8Array[]): Promise<BitswapServer> {
+  const server = new BitswapServer();
+  for (const block of blocks) await server.put(block);
+  return server;
+}
+
+/** `inner`, but for how it is read. */
+export function storeWith(inner: MemoryBlockstore, get: Blockstore["get"]): Blockstore {
+  return {
+    has: (cid) => inner.has(cid),
+    put: (cid, block) => inner.put(cid, block),
+    get,
+    delete: (cid) => inner.delete(cid),
+    putMany: (source) => inner.putMany(source),
+    getMany: (source) => inner.getMany(source),
+    deleteMany: (source) => inner.deleteMany(source),
+    getAll: () => inner.getAll(),
+  };
 }

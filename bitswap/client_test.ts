@@ -12,21 +12,11 @@ import {
 } from "./message.ts";
 import { type BitswapPeer, type BitswapStream, connectionPeer, readProtocol } from "./peer.ts";
 import { BitswapServer } from "./server.ts";
-import { longRun, memoryPeer, streamPair, testBlocks } from "./_testing.ts";
+import { longRun, memoryPeer, peerOf, serverWith, streamPair, testBlocks } from "./_testing.ts";
 
 const HELLO = utf8("hello");
 const HELLO_CID = cidOf(HELLO);
 const RAW_PREFIX = new Uint8Array([1, 0x55, 0x12, 0x20]);
-
-function peerOf(id: string, server: BitswapServer): BitswapPeer {
-  return memoryPeer(id, (stream) => void server.handleStream(stream, { peer: "client" }));
-}
-
-async function serverWith(blocks: readonly Uint8Array[]): Promise<BitswapServer> {
-  const server = new BitswapServer();
-  for (const block of blocks) await server.put(block);
-  return server;
-}
 
 /** A peer that answers each message by hand. */
 function scripted(

@@ -8,20 +8,10 @@ import { BitswapClient, type BitswapClientOptions, type PeerDropped } from "./cl
 import { encodeFramed } from "./message.ts";
 import { type BitswapPeer, type BitswapStream, readProtocol } from "./peer.ts";
 import { BitswapServer } from "./server.ts";
-import { memoryPeer, testBlocks } from "./_testing.ts";
+import { memoryPeer, peerOf, serverWith, storeWith, testBlocks } from "./_testing.ts";
 
 const HELLO = utf8("hello");
 const HELLO_CID = cidOf(HELLO);
-
-function peerOf(id: string, server: BitswapServer): BitswapPeer {
-  return memoryPeer(id, (stream) => void server.handleStream(stream, { peer: "client" }));
-}
-
-async function serverWith(blocks: readonly Uint8Array[]): Promise<BitswapServer> {
-  const server = new BitswapServer();
-  for (const block of blocks) await server.put(block);
-  return server;
-}
 
 interface Fate {
   /** How the get ended. */
@@ -193,22 +183,13 @@ Deno.test("what is looked up in the store when getMany() is left is not asked of
   await inner.put(HELLO_CID, HELLO);
   await using client = new BitswapClient({
     peers: [peerOf("a", server)],
-    blockstore: {
-      has: (cid) => inner.has(cid),
-      put: (cid, block) => inner.put(cid, block),
-      async *get(cid) {
-        if (!inner.has(cid)) {
-          looking.resolve();
-          await gate.promise;
-        }
-        yield* inner.get(cid);
-      },
-      delete: (cid) => inner.delete(cid),
-      putMany: (source) => inner.putMany(source),
-      getMany: (source) => inner.getMany(source),
-      deleteMany: (source) => inner.deleteMany(source),
-      getAll: () => inner.getAll(),
-    },
+    blockstore: storeWith(inner, async function* (cid) {
+      if (!inner.has(cid)) {
+        looking.resolve();
+        await gate.promise;
+      }
+      yield* inner.get(cid);
+    }),
   });
   for (const leave of ["break", "abort"]) {
     const controller = new AbortController();

@@ -1,6 +1,6 @@
 import { assert, assertEquals } from "@std/assert";
 import { concat, fromHex, type HtxError, utf8 } from "./_core.ts";
-import { type Blockstore, MemoryBlockstore, VerifiedBlockstore } from "./blockstore.ts";
+import { MemoryBlockstore, VerifiedBlockstore } from "./blockstore.ts";
 import { type CID, cidOf, joinBlock, parseCid } from "./cid.ts";
 import {
   type BitswapMessage,
@@ -12,7 +12,7 @@ import {
 } from "./message.ts";
 import { BITSWAP_PROTOCOL, type BitswapStream, protocolHeader, readProtocol } from "./peer.ts";
 import { BitswapServer, type BitswapServerOptions } from "./server.ts";
-import { streamPair, testBlocks } from "./_testing.ts";
+import { storeWith, streamPair, testBlocks } from "./_testing.ts";
 
 /** The client's end of a stream, spoken by hand. */
 class Hand {
@@ -218,19 +218,10 @@ Deno.test("a cancelled want, and one that a full want-list leaves out, is not se
   // A store that answers when told to.
   const gate = Promise.withResolvers<void>();
   const inner = new MemoryBlockstore();
-  const slow: Blockstore = {
-    has: (cid) => inner.has(cid),
-    put: (cid, block) => inner.put(cid, block),
-    async *get(cid) {
-      await gate.promise;
-      yield* inner.get(cid);
-    },
-    delete: (cid) => inner.delete(cid),
-    putMany: (source) => inner.putMany(source),
-    getMany: (source) => inner.getMany(source),
-    deleteMany: (source) => inner.deleteMany(source),
-    getAll: () => inner.getAll(),
-  };
+  const slow = storeWith(inner, async function* (cid) {
+    await gate.promise;
+    yield* inner.get(cid);
+  });
   const server = new BitswapServer({ blockstore: slow });
   const cids = [];
   for (const block of testBlocks(20, 1000)) cids.push(await server.put(block));
@@ -415,20 +406,6 @@ Deno.test("a peer gets no more bytes than its limit in a window, and again in th
   assertEquals(server.ledger("a")!.bytesSent, 4000);
   assertEquals(server.ledger("a")!.wants, 0);
 });
-
-/** A store whose reading is done by `get`. */
-function storeWith(inner: MemoryBlockstore, get: Blockstore["get"]): Blockstore {
-  return {
-    has: (cid) => inner.has(cid),
-    put: (cid, block) => inner.put(cid, block),
-    get,
-    delete: (cid) => inner.delete(cid),
-    putMany: (source) => inner.putMany(source),
-    getMany: (source) => inner.getMany(source),
-    deleteMany: (source) => inner.deleteMany(source),
-    getAll: () => inner.getAll(),
-  };
-}
 
 Deno.test("a block that the store cannot read is absent and reported, and holds up no other", async () => {
   const inner = new MemoryBlockstore();

@@ -14,6 +14,7 @@ import {
   type TicketStep,
 } from "../tickets/mod.ts";
 import { over, raw, tell, told } from "./_testing.ts";
+import { makeCertificate } from "./_testing_tls.ts";
 import { decoyAlone, fixedDecoy, staticDecoy } from "./decoy.ts";
 import { denoFront } from "./front.ts";
 import type { TicketAdmissionOptions } from "./admission.ts";
@@ -409,30 +410,11 @@ Deno.test("e-13: a ticket that somebody else spent first gives the decoy; the ne
 
 Deno.test("e-28: a TLS front answers nobody in clear, so that no ticket is read there", async () => {
   await using g = over(tell, { admission: guard() });
-  const pem = await certificate();
+  const base = await Deno.makeTempDir();
+  const pem = await makeCertificate(base);
+  await Deno.remove(base, { recursive: true });
   await using front = denoFront(g.gateway.handler, { port: 0, tls: pem });
   const answer = await raw(front.addr.port, `GET /?${makeTicketQuery(key)} HTTP/1.1\r\nHost: a\r\n\r\n`);
   assert(!answer.includes("HTTP/1.1 200"), answer);
   assertEquals(g.gateway.metrics.tickets.accepted, 0);
 });
-
-async function certificate(): Promise<{ cert: string; key: string }> {
-  const base = await Deno.makeTempDir();
-  await new Deno.Command("openssl", {
-    args: [
-      ..."req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost"
-        .split(" "),
-      ..."-addext subjectAltName=DNS:localhost,IP:127.0.0.1 -addext basicConstraints=critical,CA:FALSE".split(
-        " ",
-      ),
-      ...["-keyout", `${base}/key.pem`, "-out", `${base}/cert.pem`],
-    ],
-    stderr: "null",
-  }).output();
-  const [cert, key] = await Promise.all([
-    Deno.readTextFile(`${base}/cert.pem`),
-    Deno.readTextFile(`${base}/key.pem`),
-  ]);
-  await Deno.remove(base, { recursive: true });
-  return { cert, key };
-}

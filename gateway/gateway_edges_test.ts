@@ -33,6 +33,22 @@ async function twoServers(handler: (name: string) => HttpHandler) {
   };
 }
 
+/** A gateway over two upstreams in this process, each dialled once `ready` lets it be. */
+function twoLocal(ready: (name: string) => Promise<void>) {
+  const upstreams = ["a", "b"].map((name) => localUpstream(() => new Response(name), { name }));
+  const gateway = createGateway({
+    upstream: upstreams.map(({ name, publicKey, dial }) => ({
+      name,
+      publicKey,
+      dial: async (options) => {
+        await ready(name!);
+        return await dial!(options);
+      },
+    })),
+  });
+  return { gateway, upstreams };
+}
+
 Deno.test("a request whose dial is refused is answered by another upstream", async () => {
   await using t = await twoServers((name) => () => new Response(name));
   await t.active.shutdown({ graceMs: 0 });
@@ -45,17 +61,10 @@ Deno.test("a request whose dial is refused is answered by another upstream", asy
 for (const method of ["GET", "POST"]) {
   Deno.test(`e-44: an upstream whose dial hangs is left within 300 ms: ${method}`, async () => {
     const hanging = new Set<string>();
-    const upstreams = ["a", "b"].map((name) => localUpstream(() => new Response(name), { name }));
-    await using gateway = createGateway({
-      upstream: upstreams.map(({ name, publicKey, dial }) => ({
-        name,
-        publicKey,
-        dial: async (options) => {
-          if (hanging.has(name!)) await new Promise<void>(() => {});
-          return await dial!(options);
-        },
-      })),
-    });
+    const { gateway: made, upstreams } = twoLocal((name) =>
+      hanging.has(name) ? new Promise(() => {}) : Promise.resolve()
+    );
+    await using gateway = made;
     const active = await activeOf(gateway);
     hanging.add("ab"[active]!);
     for (const connection of upstreams[active]!.server.connections) await connection.close();
@@ -69,17 +78,8 @@ for (const method of ["GET", "POST"]) {
 }
 
 Deno.test("a slow dial has all its time where no other upstream works", async () => {
-  const upstreams = ["a", "b"].map((name) => localUpstream(() => new Response(name), { name }));
-  await using gateway = createGateway({
-    upstream: upstreams.map(({ name, publicKey, dial }) => ({
-      name,
-      publicKey,
-      dial: async (options) => {
-        await later(350);
-        return await dial!(options);
-      },
-    })),
-  });
+  const { gateway: made, upstreams } = twoLocal(() => later(350));
+  await using gateway = made;
   assertEquals((await ask(gateway)).status, 200);
   assertEquals(gateway.metrics.retries, 0);
   await activeOf(gateway);

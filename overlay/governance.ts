@@ -2,7 +2,7 @@
  * Proposals: when they pass, and when they take effect. Weights come from {@linkcode effectiveWeights}.
  *
  * Times are in Unix seconds. Votes are added as whole numbers, in any order of addition the same, and compared with their
- * bounds up to a billionth of the whole: a bound that is met exactly is met, whatever floats made of it.
+ * bounds up to the rounding of floats: a bound that is met exactly is met, whatever they made of it.
  *
  * This module is browser compatible.
  *
