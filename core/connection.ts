@@ -38,12 +38,24 @@ import { HtxStream } from "./stream.ts";
 const FLUSH_TURNS = 3;
 /** Turns after which a flush goes out however the application goes on. */
 const MAX_FLUSH_TURNS = 256;
+/** Turns within which what the application answers at once goes out, before the next read is begun: that takes time, too. */
+const ANSWER_TURNS = 2 * FLUSH_TURNS;
 
 /**
- * A small write that is due so soon after another waits for the event loop to turn, in ms: a server that handles its
+ * A small write that is due so soon after another may wait for the event loop to turn, in ms: a server that handles its
  * requests one by one gets all their frames into one write. One that has time writes at once.
  */
 const BUSY_MS = 0.1;
+/** Writes by the application that such a turn must gather, on average, to be worth the time it takes. */
+const WORTHWHILE_GAIN = 4;
+/**
+ * Where it is not, one in 8 to 24 such writes waits all the same, to learn of it when that changes; never at the same
+ * distance, since requests that come in bunches would show the same end of them each time.
+ */
+const TRY_AFTER = 8;
+const TRY_SPREAD = 17;
+/** The share of the latest turn in that average. */
+const GAIN_WEIGHT = 1 / 8;
 
 const EMPTY = /* @__PURE__ */ new Uint8Array(0);
 const RESOLVED: Promise<void> = /* @__PURE__ */ Promise.resolve();
@@ -174,6 +186,10 @@ export class HtxConnection implements AsyncDisposable {
   #writeSince: number | undefined;
   /** When the last write was through. */
   #wroteAt = -Infinity;
+  /** Writes by the application that waiting for a turn of the event loop gathered lately, on average. */
+  #gain = 0;
+  /** Writes that are not to wait for one, before the next that is to. */
+  #hurried = TRY_AFTER;
   #timer: (() => void) | undefined;
   #timerAt = Infinity;
   #reading: Promise<void> = RESOLVED;
@@ -483,6 +499,7 @@ export class HtxConnection implements AsyncDisposable {
         this.#reads++;
         this.#arm();
         if (session.done) this.#endSoon();
+        for (let turn = 0; turn < ANSWER_TURNS && this.#aboutToWrite; turn++) await undefined;
       }
       session.receiveEnd();
     } catch (error) {
@@ -497,6 +514,11 @@ export class HtxConnection implements AsyncDisposable {
     if (this.#flushing) return;
     this.#flushing = true;
     this.#flush();
+  }
+
+  /** Whether a flush has begun whose write has not. */
+  get #aboutToWrite(): boolean {
+    return this.#flushing && this.#writeSince === undefined;
   }
 
   /** Waits while the application goes on writing on the same occasion. */
@@ -518,14 +540,24 @@ export class HtxConnection implements AsyncDisposable {
   /** Whether what is due may wait for what is written before the event loop turns. */
   #mayWait(): boolean {
     const session = this.#session;
-    return this.#clock.now() - this.#wroteAt < BUSY_MS && !session.creditDue && !session.closing &&
-      session.outputSize(SMALL_BATCH) < SMALL_BATCH;
+    if (
+      this.#clock.now() - this.#wroteAt >= BUSY_MS || session.creditDue || session.closing ||
+      session.outputSize(SMALL_BATCH) >= SMALL_BATCH
+    ) return false;
+    if (this.#gain >= WORTHWHILE_GAIN) return true;
+    if (this.#hurried-- > 0) return false;
+    this.#hurried = TRY_AFTER + this.#writes % TRY_SPREAD;
+    return true;
   }
 
   async #flush(): Promise<void> {
     const session = this.#session;
     await this.#gathered();
-    if (this.#clock.turn !== undefined && this.#mayWait()) await this.#clock.turn();
+    if (this.#clock.turn !== undefined && this.#mayWait()) {
+      const { puts } = session;
+      await this.#clock.turn();
+      this.#gain += (session.puts - puts - this.#gain) * GAIN_WEIGHT;
+    }
     try {
       while ((session.outputDue || this.#pending.length > 0) && !this.#ending) {
         const head = this.#pending;

@@ -319,3 +319,77 @@ Deno.test("a read into no room at all is refused, whether data or the end waits"
   connection.abort();
   await settle();
 });
+
+/** A clock whose event loop turns when the test says so. */
+class TurningClock extends ManualClock {
+  #turn: (() => void) | undefined;
+  asked = 0;
+
+  turn(): Promise<void> {
+    this.asked++;
+    return new Promise((resolve) => this.#turn = resolve);
+  }
+
+  /** Turns, if somebody waits for it. */
+  turned(): void {
+    this.#turn?.();
+    this.#turn = undefined;
+  }
+}
+
+Deno.test("writes in quick succession wait for the event loop to turn where that gathers many, and else hardly ever", async () => {
+  const clock = new TurningClock();
+  const { io, connection } = setUp("client", { clock });
+  const streams: HtxStream[] = [];
+  for (let i = 0; i < 20; i++) streams.push(await connection.createBidirectionalStream());
+  const round = async (count: number) => {
+    const { asked } = clock;
+    streams[0]!.write(new Uint8Array(10));
+    await settle();
+    for (const stream of streams.slice(1, count)) {
+      stream.write(new Uint8Array(10));
+      await settle();
+    }
+    clock.turned();
+    await settle();
+    return clock.asked - asked;
+  };
+  await round(1); // the first of all is in quick succession to none
+  let waits = 0;
+  for (let i = 0; i < 160; i++) waits += await round(1);
+  assert(waits >= 160 / 25 && waits <= 160 / 9, `${waits}`);
+  for (let i = 0; i < 32; i++) await round(20);
+  const { length } = io.written;
+  for (let i = 0; i < 16; i++) assertEquals(await round(20), 1);
+  assertEquals(io.written.length - length, 16); // twenty writes of the application in each
+  waits = 0;
+  for (let i = 0; i < 160; i++) waits += await round(1);
+  assert(waits <= 160 / 9 + 10, `${waits}`);
+  connection.abort(new HtxError("CLOSED", "through"));
+});
+
+Deno.test("what the application answers at once goes out before the next read is begun", async () => {
+  const log: string[] = [];
+  const io = new HandMade();
+  const keep = { read: io.read.bind(io), write: io.write.bind(io) };
+  io.read = (into) => (log.push("read"), keep.read(into));
+  io.write = (data) => (log.push("write"), keep.write(data));
+  const connection = new HtxConnection(io.duplex, {
+    role: "server",
+    keys: testKeys(),
+    remoteStatic: new Uint8Array(32),
+    handshake: { protocol: "test", hybrid: false, hash: new Uint8Array(32) },
+    clock: new ManualClock(),
+    onStream: async (stream) => {
+      for (let chunk; (chunk = await stream.read()) !== null;) await stream.write(chunk);
+    },
+  });
+  const peer = new RawPeer("server");
+  for (const text of ["open", "one", "two"]) {
+    io.give(peer.stream(1, text));
+    await settle();
+    if (text === "open") log.length = 0;
+  }
+  assertEquals(log, ["write", "read", "write", "read"]);
+  connection.abort(new HtxError("CLOSED", "through"));
+});
