@@ -31,7 +31,12 @@ export function concatAll(parts: readonly Uint8Array[]): Bytes {
 export class ByteCollector {
   /** Bytes gathered. */
   size = 0;
-  #bytes: Bytes = new Uint8Array(0);
+  #bytes: Bytes;
+
+  /** With room for `expected` bytes: no more need to be moved then. */
+  constructor(expected = 0) {
+    this.#bytes = new Uint8Array(expected);
+  }
 
   /** Copies a piece behind the others. */
   push(piece: Uint8Array): void {

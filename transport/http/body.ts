@@ -13,6 +13,8 @@ import type { HttpStream } from "./stream.ts";
 const EMPTY = /* @__PURE__ */ new Uint8Array(0);
 /** How much of the content that is already here is looked at to find out whether it is all. */
 const PEEK_BYTES = 65_536;
+/** For this much content memory is made before any of it came, on the word of the peer's `content-length`. */
+const TRUSTED_LENGTH = 2 ** 20;
 
 /** How the two sides of an exchange follow the content they receive. */
 export interface HttpBodyEvents {
@@ -142,7 +144,9 @@ export class HttpBody {
    * @throws {HtxError} as {@linkcode read}, and `LIMIT_EXCEEDED` past `limit` bytes (the rest is then cancelled)
    */
   async bytes(limit = Infinity): Promise<Bytes> {
-    const gathered = new ByteCollector();
+    const gathered = new ByteCollector(Math.min(this.contentLength ?? 0, limit, TRUSTED_LENGTH));
+    this.#given = undefined; // what was read before is its reader's
+    this.lend();
     for (;;) {
       const chunk = await this.read();
       if (chunk === null) return gathered.take();

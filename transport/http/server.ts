@@ -10,7 +10,8 @@
 
 import { getLogger } from "@logtape/logtape";
 import { tell } from "../../core/_tell.ts";
-import { type DuplexAddr, HtxError, utf8 } from "../../core/mod.ts";
+import { type Bytes, type DuplexAddr, HtxError, utf8 } from "../../core/mod.ts";
+import { hasStaticBody } from "./_static_body.ts";
 import { HttpBody } from "./body.ts";
 import { fieldsOf, headersOf, isOwn, trailerFields } from "./client.ts";
 import { HttpMessageDecoder } from "./decode.ts";
@@ -428,8 +429,8 @@ function fetchExchange(
 }
 
 /** The answer to a WebSocket request: a 2xx accepts it, so one from a handler that knows of no WebSocket must not go out. */
-function toUpgradeParts(response: Response, info: FetchInfo): HttpResponseParts {
-  const parts = toParts(response, info);
+async function toUpgradeParts(response: Response, info: FetchInfo): Promise<HttpResponseParts> {
+  const parts = await toParts(response, info);
   const { socket } = info;
   const accepted = parts.status >= 200 && parts.status < 300;
   if (socket !== undefined && accepted) {
@@ -445,16 +446,18 @@ function plain(status: number): HttpResponseParts {
   return { status, fields: [TEXT], body: `${status} ${REASONS[status]}\n` };
 }
 
-function toParts(response: Response, info: FetchInfo): HttpResponseParts {
+function toParts(response: Response, info: FetchInfo): HttpResponseParts | Promise<HttpResponseParts> {
   if (!(response instanceof Response)) {
     throw new TypeError("Cannot answer: the handler did not return a Response");
   }
-  const { status, headers, body } = response;
   if (response.bodyUsed) {
     throw new TypeError("Cannot answer: the body of the handler's Response was already used");
   }
-  const parts = { status, fields: fieldsOf(headers), body };
-  return info.trailers === undefined ? parts : { ...parts, trailers: info.trailers };
+  const { status, headers } = response;
+  const head = { status, fields: fieldsOf(headers), ...info.trailers && { trailers: info.trailers } };
+  return hasStaticBody(response)
+    ? response.bytes().then((body) => ({ ...head, body }))
+    : { ...head, body: response.body };
 }
 
 /**
@@ -463,14 +466,19 @@ function toParts(response: Response, info: FetchInfo): HttpResponseParts {
  */
 class StreamRequest extends Request {
   readonly #stream: HttpStream;
+  /** Content that is still to come, behind the stream that `body` is. */
+  readonly #received: HttpBody | undefined;
+  #collected = false;
 
   constructor(received: HttpRequest, stream: HttpStream) {
     const { method, scheme, authority, path, fields, body } = received;
     const init: RequestInit & { duplex?: "half" } = { method, redirect: "manual" };
+    let streamed: HttpBody | undefined;
     // fetch has no GET or HEAD with content: it stays unread, as in `Deno.serve`.
     if (method !== "GET" && method !== "HEAD") {
       const { complete } = body;
       if (complete === undefined) {
+        streamed = body;
         init.body = body.stream();
         init.duplex = "half";
       } else if (complete.length > 0) {
@@ -481,14 +489,44 @@ class StreamRequest extends Request {
     const { headers } = this;
     for (const [name, value] of fields) headers.append(name, value);
     this.#stream = stream;
+    this.#received = streamed;
   }
 
   override get signal(): AbortSignal {
     return this.#stream.signal;
   }
 
+  override get bodyUsed(): boolean {
+    return this.#collected || super.bodyUsed;
+  }
+
+  override arrayBuffer(): Promise<ArrayBuffer> {
+    return this.#collect()?.then(({ buffer }) => buffer) ?? super.arrayBuffer();
+  }
+
+  override bytes(): Promise<Uint8Array<ArrayBuffer>> {
+    return this.#collect() ?? super.bytes();
+  }
+
+  override text(): Promise<string> {
+    return this.#collect()?.then((bytes) => new TextDecoder().decode(bytes)) ?? super.text();
+  }
+
+  override json(): Promise<unknown> {
+    return this.#collect()?.then((bytes) => JSON.parse(new TextDecoder().decode(bytes))) ?? super.json();
+  }
+
   override clone(): Request {
     return new Request(super.clone(), { signal: this.signal });
+  }
+
+  /** The content without the hops of its stream, where that is nobody's yet; it is used then, as any other's. */
+  #collect(): Promise<Bytes> | undefined {
+    const received = this.#received;
+    if (received === undefined || this.bodyUsed || received.stream().locked) return undefined;
+    this.#collected = true;
+    received.stream().getReader();
+    return received.bytes();
   }
 }
 
