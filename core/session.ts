@@ -33,7 +33,6 @@ import {
 } from "./frame.ts";
 import { TrafficKeys } from "./keys.ts";
 import {
-  drawUniform,
   INITIAL_WINDOW,
   MAX_BYTES_PER_KEY,
   MAX_FRAMES_PER_KEY,
@@ -44,6 +43,7 @@ import {
 import { LoadGuard } from "./load_guard.ts";
 import { FRAME_OVERHEAD, FrameSealer } from "./sealer.ts";
 import { CONTROL_STREAM_ID, SessionStream } from "./session_stream.ts";
+import { SessionTimers } from "./session_timers.ts";
 import type { CloseInfo, SessionEvents, SessionOptions, SessionStats } from "./session_types.ts";
 import { encodeVarint, MAX_VARINT } from "./varint.ts";
 import { ReceiveWindows } from "./windows.ts";
@@ -58,8 +58,6 @@ export const MAX_QUESTIONS: number = MAX_WAITING_PONGS - 2;
 const PROBE_PATIENCE_MS = 10_000;
 /** Resets that may wait to be sent: a peer that does not read cannot have more gathered for it by opening streams. */
 const MAX_WAITING_RESETS = 10_000;
-/** The longest padding, in bytes (HTX 1.1 §4). */
-const MAX_PADDING = 3072;
 
 const PING_ASK = 0;
 const PING_ANSWER = 1;
@@ -112,7 +110,6 @@ export class HtxSession {
 
   readonly #events: SessionEvents;
   readonly #now: () => number;
-  readonly #random: (length: number) => Uint8Array;
   readonly #createStream: (session: HtxSession, id: number) => SessionStream;
   readonly #acceptControl: boolean;
   readonly #sealer: FrameSealer;
@@ -153,12 +150,7 @@ export class HtxSession {
   readonly #load: LoadGuard = new LoadGuard();
 
   // Time.
-  #frameSince: number | undefined;
-  #idleSince: number | undefined;
-  #closeSentAt: number | undefined;
-  #keepaliveAt: number | undefined;
-  #keepaliveAsked: { readonly data: Uint8Array; readonly at: number } | undefined;
-  #paddingAt: number | undefined;
+  readonly #timers: SessionTimers;
   /** KEY_UPDATEs sealed in this call of `fill` that nobody has been told of. */
   #updates = 0;
   #probe: { readonly data: Uint8Array; readonly at: number } | undefined;
@@ -172,7 +164,6 @@ export class HtxSession {
     this.handshakeHash = options.keys.handshakeHash;
     this.#events = options.events ?? {};
     this.#now = options.now ?? (() => performance.now());
-    this.#random = options.random ?? ((length) => crypto.randomBytes(length));
     this.#createStream = options.createStream ?? ((session, id) => new SessionStream(session, id));
     this.#acceptControl = options.acceptControlStream ?? false;
     const { client, server, handshakeHash } = options.keys;
@@ -192,9 +183,8 @@ export class HtxSession {
       },
     );
     this.lastFill = now;
-    this.#idleSince = now;
-    this.#scheduleKeepalive(now);
-    this.#schedulePadding(now);
+    const random = options.random ?? ((length: number) => crypto.randomBytes(length));
+    this.#timers = new SessionTimers(this.limits, random, now);
   }
 
   /** Whether no more streams can be opened and no more data sent. */
@@ -293,7 +283,7 @@ export class HtxSession {
   receiveEnd(): void {
     if (this.#ended) return;
     this.#ended = true;
-    this.#frameSince = undefined;
+    this.#timers.frameSince = undefined;
     if (this.closing) return this.#stopFlushing();
     if (!this.#anyFrame && this.role === "client") {
       // HTX 1.1 §1: the initiator reports an end before the first frame as a failed handshake.
@@ -322,7 +312,7 @@ export class HtxSession {
     this.#deaf = true; // what is still read is not looked at: the keys are about to go
     if (this.#ended) return;
     this.#ended = true;
-    this.#frameSince = undefined;
+    this.#timers.frameSince = undefined;
     if (this.closing) return this.#stopFlushing();
     this.#terminate(error);
   }
@@ -363,8 +353,8 @@ export class HtxSession {
   }
 
   #noteBegun(pending: number, opened: number): void {
-    if (pending === 0) this.#frameSince = undefined;
-    else if (opened > 0 || this.#frameSince === undefined) this.#frameSince = this.#now();
+    if (pending === 0) this.#timers.frameSince = undefined;
+    else if (opened > 0 || this.#timers.frameSince === undefined) this.#timers.frameSince = this.#now();
   }
 
   // ------------------------------------------------------------------ frames received
@@ -488,7 +478,7 @@ export class HtxSession {
     } else {
       this.stats.streamsOpened++;
       this.stats.streams++;
-      this.#idleSince = undefined;
+      this.#timers.idleSince = undefined;
     }
     return stream;
   }
@@ -552,9 +542,7 @@ export class HtxSession {
     if (this.#probe !== undefined && sameBytes(data, this.#probe.data)) {
       this.#windows.measured(Math.max(0, this.#now() - this.#probe.at));
       this.#probe = undefined;
-    } else if (this.#keepaliveAsked !== undefined && sameBytes(data, this.#keepaliveAsked.data)) {
-      this.#keepaliveAsked = undefined;
-    } else {
+    } else if (!this.#timers.answers(data)) {
       this.#events.pong?.(data);
     }
   }
@@ -630,7 +618,7 @@ export class HtxSession {
     this.#unopened.add(stream);
     this.stats.streamsOpened++;
     this.stats.streams++;
-    this.#idleSince = undefined;
+    this.#timers.idleSince = undefined;
     return stream;
   }
 
@@ -803,7 +791,7 @@ export class HtxSession {
       if (stream._local) this.#localCount--;
     }
     this._retireIfDone(stream);
-    if (this.stats.streams === 0) this.#idleSince = this.#now();
+    if (this.stats.streams === 0) this.#timers.idleSince = this.#now();
     stream._emitFinished(error);
     if (stream._local && stream._id !== CONTROL_STREAM_ID && !this.closing) this.#events.slot?.();
     this.#closeIfDrained();
@@ -848,12 +836,8 @@ export class HtxSession {
     if (this.closing) return;
     this.closeInfo = info;
     this.error = error;
-    this.#keepaliveAt =
-      this.#paddingAt =
-      this.#frameSince =
-      this.#idleSince =
-        undefined;
-    this.#keepaliveAsked = this.#probe = undefined;
+    this.#timers.stop();
+    this.#probe = undefined;
     this.#credits.length = this.#pings.length = 0;
     this.#pongs = 0;
     this.#padding = -1;
@@ -991,7 +975,7 @@ export class HtxSession {
     if (this.#closeState === "queued" && this.#ready.length === 0 && this.#resets.length === 0 && room()) {
       at = this.#sealClose(this.#close!, into, at, now);
       this.#closeState = "sent";
-      this.#closeSentAt = now;
+      this.#timers.closeSentAt = now;
       this.#sealer.wipe();
     }
     return at;
@@ -1022,7 +1006,7 @@ export class HtxSession {
       data = true;
     }
     ready.push(...tails);
-    if (data) this.#schedulePadding(now);
+    if (data) this.#timers.dataSent(now);
     return at;
   }
 
@@ -1083,67 +1067,28 @@ export class HtxSession {
 
   /** When {@linkcode HtxSession.tick} should be called next, on the session's clock; `undefined` where never. */
   get nextTimeout(): number | undefined {
-    const { frameTimeoutMs, keepaliveTimeoutMs, idleTimeoutMs, closeTimeoutMs } = this.limits;
-    if (this.closing) {
-      return this.done || this.#closeSentAt === undefined ? undefined : this.#closeSentAt + closeTimeoutMs;
-    }
-    let next = Infinity;
-    if (this.#frameSince !== undefined && frameTimeoutMs > 0) next = this.#frameSince + frameTimeoutMs;
-    if (this.#keepaliveAsked !== undefined && keepaliveTimeoutMs > 0) {
-      next = Math.min(next, this.#keepaliveAsked.at + keepaliveTimeoutMs);
-    }
-    if (this.#idleSince !== undefined && idleTimeoutMs > 0) {
-      next = Math.min(next, this.#idleSince + idleTimeoutMs);
-    }
-    if (this.#keepaliveAt !== undefined) next = Math.min(next, this.#keepaliveAt);
-    if (this.#paddingAt !== undefined) next = Math.min(next, this.#paddingAt);
-    return next === Infinity ? undefined : next;
+    if (this.closing) return this.done ? undefined : this.#timers.closeEnd;
+    return this.#timers.next;
   }
 
   /** Settles what is due by now: timeouts, keepalives, padding. */
   tick(): void {
     const now = this.#now();
-    const { frameTimeoutMs, keepaliveTimeoutMs, idleTimeoutMs, closeTimeoutMs } = this.limits;
-    const passed = (since: number | undefined, wait: number) => since !== undefined && now - since >= wait;
+    const timers = this.#timers;
     if (this.closing) {
-      if (passed(this.#closeSentAt, closeTimeoutMs)) this.#ended = true;
+      if (now >= (timers.closeEnd ?? Infinity)) this.#ended = true;
       return;
     }
-    if (frameTimeoutMs > 0 && passed(this.#frameSince, frameTimeoutMs)) {
-      return this.fail(
-        new HtxError("TIMEOUT", `Session ended: a begun frame did not arrive within ${frameTimeoutMs} ms`),
-      );
-    }
-    if (keepaliveTimeoutMs > 0 && passed(this.#keepaliveAsked?.at, keepaliveTimeoutMs)) {
-      return this.fail(
-        new HtxError("TIMEOUT", `Session ended: no answer to a keepalive within ${keepaliveTimeoutMs} ms`),
-      );
-    }
-    if (idleTimeoutMs > 0 && passed(this.#idleSince, idleTimeoutMs)) return this.close("GOING_AWAY", "idle");
-    if (passed(this.#keepaliveAt, 0)) {
-      if (this.#keepaliveAsked === undefined) {
-        const data = this.#random(8).slice();
-        this.#keepaliveAsked = { data, at: now };
-        this.#queuePing(PING_ASK, data);
-      }
-      this.#scheduleKeepalive(now);
-    }
-    if (passed(this.#paddingAt, 0)) {
-      this.#padding = drawUniform({ min: 0, max: MAX_PADDING }, this.#random);
-      this.#schedulePadding(now);
+    const failure = timers.failure(now);
+    if (failure !== undefined) return this.fail(failure);
+    if (timers.idle(now)) return this.close("GOING_AWAY", "idle");
+    const keepalive = timers.takeKeepalive(now);
+    if (keepalive !== undefined) this.#queuePing(PING_ASK, keepalive);
+    const padding = timers.takePadding(now);
+    if (padding !== undefined) {
+      this.#padding = padding;
       this.#due();
     }
-  }
-
-  #scheduleKeepalive(now: number): void {
-    const range = this.limits.keepalive;
-    this.#keepaliveAt = range === undefined ? undefined : now + drawUniform(range, this.#random);
-  }
-
-  #schedulePadding(now: number): void {
-    const range = this.limits.padding;
-    if (range === undefined || this.closing) return;
-    this.#paddingAt = now + drawUniform(range, this.#random);
   }
 }
 
