@@ -176,9 +176,11 @@ export class BootstrapLimiter {
     if (!(capacity > 0 && Number.isFinite(capacity))) {
       throw new RangeError(`Cannot limit bootstrap: the capacity is ${capacity}`);
     }
+    const share = (seconds: number) => Math.floor(capacity * seconds * BUCKET_PERCENT / 100);
     this.#windowSeconds = Math.max(1, Math.ceil(100 / (BUCKET_PERCENT * capacity)));
+    if (share(this.#windowSeconds) < 1) this.#windowSeconds++; // the quotient was rounded down
     this.#most = Math.floor(capacity * this.#windowSeconds);
-    this.#mostPerBucket = Math.floor(capacity * this.#windowSeconds * BUCKET_PERCENT / 100);
+    this.#mostPerBucket = share(this.#windowSeconds);
   }
 
   /** Buckets in use. */

@@ -178,6 +178,19 @@ Deno.test("a responder admits its capacity and remembers no more than that", () 
   assertEquals([0, 1, 4, 5, 9, 10].map(at), [true, false, false, true, false, true]);
 });
 
+Deno.test("whatever its capacity, a responder admits somebody, and no network more than 5 %", () => {
+  for (let num = 1; num <= 80; num++) {
+    for (let den = 1; den <= 320; den++) {
+      const limiter = new BootstrapLimiter(num / den); // 5 / 77, for one, rounds to a share of 0.99…
+      let admitted = 0;
+      while (limiter.accept({ address: "192.0.2.1" }, 0).ok) admitted++;
+      let others = 0;
+      while (limiter.accept({ address: `10.${others >> 8}.${others & 255}.1` }, 0).ok) others++;
+      assert(admitted >= 1 && admitted * 20 <= admitted + others, `${num} / ${den}`);
+    }
+  }
+});
+
 Deno.test("a clock that was ahead and is set back does not lock the limiter, and one that wavers admits no more", () => {
   for (const capacity of [4, 20, 100]) {
     const limiter = new BootstrapLimiter(capacity);

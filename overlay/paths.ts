@@ -346,13 +346,8 @@ export class PathSet {
     let due: Path | undefined;
     for (const path of this.#paths.values()) {
       if (path.probeSentAt !== undefined || this.#probeAt(path) > this.#now) continue;
-      // A path that failed lately is the likelier to come back: it goes first where only one may be probed.
-      if (
-        !due || path.failures < due.failures ||
-        (path.failures === due.failures && path.nextProbeAt < due.nextProbeAt)
-      ) {
-        due = path;
-      }
+      // The one due longest goes first, so that none starves where only one may be probed.
+      if (!due || path.nextProbeAt < due.nextProbeAt) due = path;
     }
     if (!due) return undefined;
     due.probeSentAt = this.#now;

@@ -204,6 +204,29 @@ Deno.test("under lasting loss the three paths together send at most one probe in
   }
 });
 
+Deno.test("a path that is idle or comes and goes does not keep a lost one from being probed", () => {
+  for (const [name, flaps] of [["idle", false], ["coming and going", true]] as const) {
+    const paths = new PathSet({ revalidateMs: 5_000 });
+    for (const id of ["lost", "other"]) paths.add({ id, validated: true }, 0);
+    paths.failed("lost", 0);
+    const probed: number[] = [];
+    for (let now = 0; now < 600_000; now = Math.max(now + 1, paths.nextWakeAt())) {
+      paths.settle(now);
+      for (let id = paths.probe(now); id !== undefined; id = paths.probe(now)) {
+        if (id === "other") paths.succeeded(id, now);
+        else {
+          probed.push(now);
+          paths.failed(id, now);
+        }
+        if (flaps) paths.failed("other", now);
+      }
+    }
+    // Once a minute, and where its turn was another's, ten seconds later.
+    for (const [i, at] of probed.entries()) if (i > 0) assert(at - probed[i - 1]! <= 70_000, name);
+    assert(probed.at(-1)! >= 530_000, name);
+  }
+});
+
 Deno.test("a clock that goes back changes nothing", () => {
   const paths = new PathSet();
   paths.add({ id: "a", validated: true }, 100_000);
