@@ -20,6 +20,7 @@ import { decodeVarint, HtxError } from "../../core/mod.ts";
 import {
   connectionOptions,
   isAuthority,
+  isBlank,
   isCarried,
   isPath,
   LOWER_TOKEN,
@@ -677,10 +678,6 @@ export class HttpMessageDecoder {
       );
     }
   }
-}
-
-function isBlank(c: number): boolean {
-  return c === 0x20 || c === 0x09;
 }
 
 /** One character per byte. */

@@ -19,6 +19,7 @@ import {
   parseContentLength,
   TO_LOWER_TOKEN,
   TOKEN,
+  withoutOuterBlanks,
 } from "./_grammar.ts";
 import {
   type HttpField,
@@ -95,14 +96,11 @@ function fieldName(name: string): string {
 
 /** The value without outer blanks. @throws {TypeError} when it has NUL, CR, LF or a character above 0xFF */
 function putValue(name: string, value: string): void {
-  let start = 0;
-  let end = value.length;
-  while (start < end && isBlank(value.charCodeAt(start))) start++;
-  while (end > start && isBlank(value.charCodeAt(end - 1))) end--;
-  putVarint(end - start);
-  const into = reserve(end - start);
-  for (let i = start; i < end; i++) {
-    const c = value.charCodeAt(i);
+  const text = withoutOuterBlanks(value);
+  putVarint(text.length);
+  const into = reserve(text.length);
+  for (let i = 0; i < text.length; i++) {
+    const c = text.charCodeAt(i);
     if (c === 0x00 || c === 0x0a || c === 0x0d || c > 0xff) {
       throw new TypeError(
         `Cannot encode field "${name}": its value has NUL, CR, LF or a character above 0xFF`,
@@ -110,10 +108,6 @@ function putValue(name: string, value: string): void {
     }
     into[at++] = c;
   }
-}
-
-function isBlank(c: number): boolean {
-  return c === 0x20 || c === 0x09;
 }
 
 /** What of the fields is left out, or stands elsewhere. */
@@ -176,7 +170,8 @@ function putFields(fields: readonly HttpField[], rules: FieldRules): void {
     if (name === "cookie" && cookies > 1) {
       if (cookies === Infinity) continue;
       cookies = Infinity;
-      const all = fields.filter(([other]) => other.toLowerCase() === "cookie").map(([, one]) => one.trim());
+      const all = fields.filter(([other]) => other.toLowerCase() === "cookie")
+        .map(([, one]) => withoutOuterBlanks(one));
       putAscii(name);
       putValue(name, all.join("; "));
       continue;
@@ -190,7 +185,7 @@ function putFields(fields: readonly HttpField[], rules: FieldRules): void {
 /** The only `host` field's value. */
 function hostField(fields: readonly HttpField[]): string | undefined {
   for (const [name, value] of fields) {
-    if (name.length === 4 && name.toLowerCase() === "host") return value.trim();
+    if (name.length === 4 && name.toLowerCase() === "host") return withoutOuterBlanks(value);
   }
   return undefined;
 }
