@@ -10,6 +10,7 @@
  */
 
 import type { Bytes } from "../core/mod.ts";
+import { trimBlanks } from "./_blanks.ts";
 import { DEFAULT_TICKET_COOKIE, TICKET_PARAMETER, type TicketCarrier } from "./policy.ts";
 
 /** Most bytes of a form that may carry a ticket (§6). */
@@ -132,7 +133,7 @@ export function mayCarryTicket(fields: TicketBodyFields): boolean {
   if (transferEncoding !== undefined && transferEncoding !== null) return false;
   const coding = contentEncoding?.trim().toLowerCase() ?? "";
   if (coding !== "" && coding !== "identity") return false; // compressed bytes are not the form
-  return /^[0-9]{1,9}$/.test(contentLength ?? "") && Number(contentLength) <= MAX_TICKET_BODY_LENGTH;
+  return /^[0-9]+$/.test(contentLength ?? "") && Number(contentLength) <= MAX_TICKET_BODY_LENGTH;
 }
 
 /**
@@ -197,10 +198,6 @@ function percentDecode(text: string): string {
     /%([0-9A-Fa-f]{2})/g,
     (_, hex: string) => String.fromCharCode(Number.parseInt(hex, 16)),
   );
-}
-
-function trimBlanks(text: string): string {
-  return text.replace(/^[ \t]+|[ \t]+$/g, "");
 }
 
 function latin1(text: string): Bytes {

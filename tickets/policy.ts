@@ -9,6 +9,7 @@
  */
 
 import { HtxError } from "../core/mod.ts";
+import { trimBlanks } from "./_blanks.ts";
 import { MAX_PAD_LENGTH, MIN_PAD_LENGTH } from "./payload.ts";
 
 /** Name of the header. */
@@ -168,10 +169,6 @@ function isPadRange(least: number, most: number): boolean {
 /** RFC 9110 §5.6.2, which RFC 6265 §4.1.1 takes for cookie names. */
 function isToken(text: string): boolean {
   return /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/.test(text);
-}
-
-function trimBlanks(text: string): string {
-  return text.replace(/^[ \t]+|[ \t]+$/g, "");
 }
 
 /** A positive number in digits, without an exponent; reads back as the same number. */

@@ -14,6 +14,8 @@ export const DEFAULT_TICKET_BURST = 40;
 export const DEFAULT_MAX_BUCKETS = 65_536;
 
 const MINUTE_MS = 60_000;
+/** The grain of a bucket's times, in ms: whole multiples of it and times since 1970 add up in floats without rounding. */
+const GRAIN_MS = 2 ** -10;
 
 /**
  * Decides how many tickets of one network are looked at. {@linkcode rateLimiterContract} tests implementations.
@@ -165,6 +167,7 @@ export function tokenBucketTimes(options: TokenBucketOptions): { interval: numbe
   if (!Number.isInteger(burst) || burst < 1) {
     throw new RangeError(`Cannot make rate limiter: burst is ${burst}, not a positive integer`);
   }
-  const interval = MINUTE_MS / perMinute;
+  // Rounded sums would be a hair above the capacity, and the last token of a full bucket refused.
+  const interval = Math.ceil(MINUTE_MS / perMinute / GRAIN_MS) * GRAIN_MS;
   return { interval, capacity: interval * burst };
 }

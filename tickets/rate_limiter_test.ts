@@ -19,6 +19,17 @@ for (
   Deno.test(`MemoryRateLimiter, 7 a minute: ${name}`, run);
 }
 
+Deno.test("MemoryRateLimiter: a bucket holds its burst whatever it gains in a minute", () => {
+  for (let perMinute = 1; perMinute <= 200; perMinute++) {
+    for (const burst of [1, 2, 10, 40, 1000]) {
+      const limiter = new MemoryRateLimiter({ perMinute, burst });
+      let taken = 0;
+      while (limiter.take("4:c00002", 1_766_000_000_123)) taken++;
+      assertEquals(taken, burst, `${perMinute} a minute`);
+    }
+  }
+});
+
 Deno.test("MemoryRateLimiter: when it is full the fullest bucket is forgotten first", () => {
   const limiter = new MemoryRateLimiter({ maxBuckets: 3 });
   for (const [bucket, taken] of [["a", 40], ["b", 10], ["c", 20]] as const) {

@@ -57,7 +57,7 @@ if ARGV[1] == "1" then
   local interval, capacity = tonumber(ARGV[3]), tonumber(ARGV[4])
   local full = math.max(math.min(tonumber(redis.call("GET", KEYS[1]) or "0"), now + capacity), now) + interval
   if full - now > capacity then return 2 end
-  redis.call("SET", KEYS[1], string.format("%.3f", full), "PX", math.ceil(full - now) + 60000)
+  redis.call("SET", KEYS[1], string.format("%.10f", full), "PX", math.ceil(full - now) + 60000)
 end
 if ARGV[2] == "1" then
   local keep = math.max(tonumber(ARGV[6]), tonumber(ARGV[7]) - clock)

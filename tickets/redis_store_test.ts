@@ -84,9 +84,13 @@ Deno.test("e-09, e-10: RedisTicketStore keeps the contracts of both stores", asy
   let space = 0;
   const limiter = () => open(`rates ${space++}`, { bucketClock: "caller" });
   for (const { name, run } of rateLimiterContract(limiter)) await t.step(name, run);
-  const slow = () => open(`rates ${space++}`, { bucketClock: "caller", perMinute: 7, burst: 3 });
-  for (const { name, run } of rateLimiterContract(slow, { perMinute: 7, burst: 3 })) {
-    await t.step(`7 a minute: ${name}`, run);
+  for (
+    const limits of [{ perMinute: 7, burst: 3 }, { perMinute: 9, burst: 1 }, { perMinute: 17, burst: 40 }]
+  ) {
+    const slow = () => open(`rates ${space++}`, { bucketClock: "caller", ...limits });
+    for (const { name, run } of rateLimiterContract(slow, limits)) {
+      await t.step(`${limits.perMinute} a minute: ${name}`, run);
+    }
   }
 });
 
