@@ -7,6 +7,7 @@
  * @module
  */
 
+import { tell } from "../../core/_tell.ts";
 import type { Bytes } from "../../core/mod.ts";
 import { HttpBody } from "./body.ts";
 import { HttpMessageDecoder } from "./decode.ts";
@@ -58,7 +59,8 @@ export interface HttpExchangeOptions {
  * content goes on being sent meanwhile.
  *
  * @throws {HtxError} when the stream fails or the response is malformed
- * @throws {TypeError} when the request cannot be sent as it is
+ * @throws {TypeError} when the request cannot be sent as it is, or is a CONNECT that was accepted:
+ *   {@linkcode connectOverStream} gives the tunnel
  * @throws the signal's reason, or what the request's content failed with
  */
 export async function exchangeOverStream(
@@ -88,8 +90,18 @@ export async function exchangeOverStream(
   sendMessage(outgoing).catch((error) => {
     // A failure of the stream shows where the response is read; and a peer that has answered may have asked for no more.
     if (!outgoing.headSent || outgoing.sourceFailed) exchange.giveUp(error, "request failed");
-  });
-  return await exchange.response();
+  }).then(() => exchange.directionEnded());
+  const response = await exchange.response();
+  if (isTunnel(request.method, response.status)) {
+    stream.reset("CANCELLED", "a tunnel is of no use here");
+    throw new TypeError("Cannot exchange: the CONNECT was accepted, and what follows is no message");
+  }
+  return response;
+}
+
+/** Whether a response says that what follows it is a tunnel, and not its content (RFC 9110 §9.3.6). */
+function isTunnel(requestMethod: string, status: number): boolean {
+  return requestMethod === "CONNECT" && status < 300;
 }
 
 /** What a CONNECT gave: the response, and the tunnel if it was accepted. */
@@ -120,8 +132,9 @@ export async function connectOverStream(
   }
   const exchange = new ClientExchange(stream, head.method, options);
   stream.write(bytes).catch(() => {}); // Shows where the response is read.
+  exchange.directionEnded(); // From here on it is the tunnel's.
   const response = await exchange.response();
-  if (response.status > 299) {
+  if (!isTunnel(head.method, response.status)) {
     stream.closeWrite().catch(() => {});
     return response;
   }
@@ -132,17 +145,19 @@ export async function connectOverStream(
 class ClientExchange {
   readonly #stream: HttpStream;
   readonly #options: HttpExchangeOptions;
-  readonly #connect: boolean;
+  readonly #requestMethod: string;
   readonly #decoder: HttpMessageDecoder;
   #body: HttpBody | undefined;
   /** Why this side gave up. */
   #failure: { readonly error: unknown } | undefined;
   readonly #onAbort: (() => void) | undefined;
+  /** Directions that are under way. The signal is listened to until both have ended: an answer may come before them. */
+  #open = 2;
 
   constructor(stream: HttpStream, requestMethod: string, options: HttpExchangeOptions) {
     this.#stream = stream;
     this.#options = options;
-    this.#connect = requestMethod === "CONNECT";
+    this.#requestMethod = requestMethod;
     this.#decoder = new HttpMessageDecoder("response", { limits: options.limits, requestMethod });
     const signal = options.signal;
     if (signal !== undefined) {
@@ -156,6 +171,11 @@ class ClientExchange {
     this.#release();
     this.#stream.reset("CANCELLED", reason);
     this.#body?.abort(error);
+  }
+
+  /** The request has been sent, or the response received; or not, and nothing more will be. */
+  directionEnded(): void {
+    if (--this.#open === 0) this.#release();
   }
 
   async response(): Promise<HttpResponse> {
@@ -172,12 +192,15 @@ class ClientExchange {
     }
     const body = new HttpBody(stream, decoder, {
       cancelled: () => stream.reset("CANCELLED", "response not wanted"),
-      settled: () => this.#release(),
+      settled: () => this.directionEnded(),
     });
     this.#body = body;
     if (this.#failure !== undefined) throw this.#failure.error;
-    // What follows a 2xx to a CONNECT is the tunnel's: no content, and its end is none of a message.
-    if (!this.#connect || head.status > 299) body.peek();
+    if (isTunnel(this.#requestMethod, head.status)) {
+      body.abort(new TypeError("Cannot read content: what follows an accepted CONNECT is a tunnel"));
+    } else {
+      body.peek();
+    }
     return { status: head.status, fields: head.fields, body };
   }
 
@@ -263,8 +286,8 @@ export async function fetchOverStream(
   });
   if (onTrailers !== undefined) {
     response.body.trailers.then((fields) => {
-      if (fields.length > 0) onTrailers(headersOf(fields));
-    }).catch(() => {}); // Whoever reads the body learns why there are none.
+      if (fields.length > 0) tell(onTrailers, headersOf(fields));
+    }, () => {}); // Whoever reads the body learns why there are none.
   }
   return toResponse(response, parts.method);
 }
@@ -273,9 +296,13 @@ export async function fetchOverStream(
  * The parts of a `Request`, its URL taken as text: what Deno's server puts there unresolved (dot segments, raw
  * characters) stays as it is. A `host` header is taken for the authority; a fragment is left out.
  *
- * @throws {TypeError} when the URL is not an http or https one
+ * @throws {TypeError} when the URL is not an http or https one, or the body was used
  */
 export function requestParts(request: Request): HttpRequestParts {
+  const { body } = request;
+  if (body !== null && request.bodyUsed) {
+    throw new TypeError("Cannot take request: its body was already used");
+  }
   const { scheme, authority, path } = splitUrl(request.url);
   const fields = fieldsOf(request.headers);
   const host = fields.find(([name]) => name === "host");
@@ -285,7 +312,7 @@ export function requestParts(request: Request): HttpRequestParts {
     authority: host?.[1] || authority,
     path,
     fields,
-    body: request.body,
+    body,
   };
 }
 

@@ -546,6 +546,26 @@ Deno.test("an abort after the response has been read changes nothing", async () 
   assertEquals(client.resetCode, undefined);
 });
 
+Deno.test("an abort after an early response has been read still ends the upload", async () => {
+  const controller = new AbortController();
+  const cancelled = Promise.withResolvers<unknown>();
+  const body = new ReadableStream<Bytes>({
+    start: (source) => source.enqueue(utf8("a beginning")),
+    cancel: cancelled.resolve,
+  });
+  const { client, server } = streamPair();
+  const answer = fetchOverStream(client, { ...POST, body }, { signal: controller.signal });
+  await server.read();
+  // This server goes on reading: it has not asked for no more.
+  const bytes = encodeHttpResponse({ status: 200, fields: [] }, { content: utf8("early") });
+  await server.write(bytes, { end: true });
+  assertEquals(await (await answer).text(), "early");
+  const reason = new Error("enough");
+  controller.abort(reason);
+  assert(await cancelled.promise !== undefined);
+  assertEquals(client.resetCode, "CANCELLED");
+});
+
 Deno.test("the signal of a Request counts, and its clone's too", async () => {
   const controller = new AbortController();
   const request = new Request("https://app.example/", { signal: controller.signal });
@@ -589,6 +609,38 @@ Deno.test("a request that cannot be encoded rejects before anything is sent", as
   const { client } = streamPair();
   await assertRejects(() => fetchOverStream(client, { ...GET, path: "/a b" }), TypeError);
   assertEquals(client.writes, []);
+});
+
+Deno.test("a Request whose body was used is refused, not sent without it", async () => {
+  const { client } = streamPair();
+  const request = new Request("https://app.example/", {
+    method: "POST",
+    body: new ReadableStream({ start: (controller) => controller.enqueue(utf8("a")) }),
+  });
+  const reader = request.body!.getReader();
+  await reader.read();
+  reader.releaseLock();
+  await assertRejects(() => fetchOverStream(client, request), TypeError, "already used");
+  assertEquals(client.writes, []);
+});
+
+Deno.test("an onTrailers that fails, at once or later, takes nothing with it", async () => {
+  const failing = [() => {
+    throw new Error("at once");
+  }, () => Promise.reject(new Error("later"))];
+  for (const onTrailers of failing) {
+    const { response, served } = run(
+      (_request, info) => {
+        info.setTrailers({ "x-sum": "3" });
+        return new Response("content");
+      },
+      GET,
+      { onTrailers },
+    );
+    assertEquals(await (await response).text(), "content");
+    await served;
+    await settle(); // a rejection that nobody handles would fail the test
+  }
 });
 
 // ---------------------------------------------------------------- the handler's failures
@@ -994,6 +1046,31 @@ Deno.test("a refused CONNECT is an ordinary response, and one that fails resets 
   assertEquals([failing.server.resetCode, errors.length], ["INTERNAL_ERROR", 1]);
   await assertRejects(() => connectOverStream(failing.client, GET), TypeError);
   assertThrows(() => encodeHttpRequest({ ...GET, method: "CONNECT", scheme: "", path: "x" }), TypeError);
+});
+
+Deno.test("what follows an accepted CONNECT is never read as content", async () => {
+  const accept = async (server: PairStream) => {
+    await server.read();
+    await server.write(concat(encodeHttpResponse({ status: 200, fields: [] }), utf8("frames")), {
+      end: true,
+    });
+  };
+  const tunnelled = streamPair();
+  const accepted = accept(tunnelled.server);
+  const { body, tunnel } = await connectOverStream(tunnelled.client, WEB_SOCKET);
+  await assertRejects(() => body.read(), TypeError, "tunnel");
+  assertEquals([await tunnel!.read(), await tunnel!.read()], [utf8("frames"), null]);
+  await accepted;
+
+  // An exchange has no tunnel to give.
+  const exchanged = streamPair();
+  accept(exchanged.server).catch(() => {}); // it may be reset first
+  await assertRejects(
+    () => exchangeOverStream(exchanged.client, WEB_SOCKET),
+    TypeError,
+    "CONNECT was accepted",
+  );
+  assertEquals(exchanged.client.resetCode, "CANCELLED");
 });
 
 // ---------------------------------------------------------------- anything may happen at any time
