@@ -26,6 +26,7 @@ import {
   utf8,
 } from "../core/mod.ts";
 import { decodeBase64Url, encodeBase64Url } from "./_base64url.ts";
+import { latest } from "./_clock.ts";
 import { takeFromCookies } from "./extract.ts";
 
 /** Seconds that an admission lasts. */
@@ -257,7 +258,7 @@ export class AdmissionCookies {
 
   /** Whole seconds since 1970; never goes back, so that what has expired stays so. */
   #nowSeconds(): number {
-    this.#now = Math.max(this.#now, Math.floor(this.#clock() / 1000));
+    this.#now = latest(this.#now, Math.floor(this.#clock() / 1000));
     return this.#now;
   }
 }

@@ -43,6 +43,18 @@ Deno.test("an admission lasts for its time and not a second more", () => {
   assertEquals(reasonOf(admission.check([pair])), "expired");
 });
 
+Deno.test("a clock that gives no number once does not make an admission last", () => {
+  let now = START;
+  const admission = cookies({ now: () => now });
+  const cookie = pairOf(admission.issue());
+  for (const none of [NaN, Infinity]) {
+    now = none;
+    assertEquals(reasonOf(admission.check([cookie])), "ok");
+  }
+  now = START + 900_000;
+  assertEquals(reasonOf(admission.check([cookie])), "expired");
+});
+
 Deno.test("with sliding, use prolongs an admission up to its end", () => {
   let now = START;
   const admission = cookies({ now: () => now, sliding: true, maxSeconds: 2000 });

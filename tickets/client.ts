@@ -198,7 +198,7 @@ export interface TicketFetchOptions {
    * @default {(response) => true}
    */
   readonly admitted?: (response: Response) => boolean | Promise<boolean>;
-  /** Requests to send at most. @default {2} */
+  /** Requests to send at most; without `admitted` it is one. @default {2} */
   readonly attempts?: number;
   /** How to send one. @default {globalThis.fetch} */
   readonly fetch?: (request: Request) => Promise<Response>;
@@ -305,17 +305,22 @@ export class TicketClient {
    * gateway's decoy answers without passing anything on, but what looks like one may be something else.
    *
    * @throws {TypeError} as {@linkcode apply}, or as `fetch` does
+   * @throws {RangeError} when `attempts` is not a positive integer
    */
   async fetch(request: Request, options: TicketFetchOptions = {}): Promise<Response> {
-    const { admitted = () => true, attempts = 2, fetch = (request: Request) => globalThis.fetch(request) } =
-      options;
-    let left = Math.max(1, attempts);
-    for (;;) {
-      left--;
-      const response = await fetch(await this.apply(left === 0 ? request : request.clone()));
-      if (left === 0 || await admitted(response)) return response;
-      await response.body?.cancel();
+    const { admitted, attempts = 2, fetch = (request: Request) => globalThis.fetch(request) } = options;
+    if (!Number.isInteger(attempts) || attempts < 1) {
+      throw new RangeError(`Cannot send request: attempts is ${attempts}, not a positive integer`);
     }
+    if (admitted !== undefined) {
+      for (let left = attempts; left > 1; left--) {
+        // A copy keeps its body in memory: only what may be sent again is worth one.
+        const response = await fetch(await this.apply(request.clone()));
+        if (await admitted(response)) return response;
+        if (response.body?.locked === false) await response.body.cancel();
+      }
+    }
+    return await fetch(await this.apply(request));
   }
 
   #requirePrivacy(url: URL): void {

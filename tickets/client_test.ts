@@ -266,3 +266,31 @@ Deno.test("e-13: a client that met the decoy asks again at once, under a new eph
     "decoy 3",
   );
 });
+
+Deno.test("TicketClient.fetch() hands a body on, and copies it only where it may send it again", async () => {
+  const client = new TicketClient(generateTicketKey(), { carrier: "query" });
+  const upload = () => {
+    const body = new ReadableStream({ start: (controller) => controller.close() });
+    return new Request(HTTPS, { method: "POST", body });
+  };
+  const fetch = async (request: Request) => new Response(await request.text());
+  const handedOn = upload();
+  await client.fetch(handedOn, { fetch });
+  assert(handedOn.body?.locked, "a copy would keep in memory what was sent");
+  const kept = upload();
+  await client.fetch(kept, { fetch, admitted: () => true });
+  assertEquals(kept.bodyUsed, false);
+});
+
+Deno.test("TicketClient.fetch() lets `admitted` read the answer, and asks as often as it was told", async () => {
+  const client = new TicketClient(generateTicketKey(), { carrier: "query" });
+  let asked = 0;
+  const fetch = () => Promise.resolve(new Response(`decoy ${++asked}`));
+  const admitted = async (response: Response) => !(await response.text()).startsWith("decoy");
+  const request = new Request(HTTPS);
+  assertEquals(await (await client.fetch(request, { admitted, fetch, attempts: 3 })).text(), "decoy 3");
+  for (const attempts of [0, -1, 1.5, NaN, Infinity]) {
+    await assertRejects(() => client.fetch(request, { admitted, fetch, attempts }), RangeError);
+  }
+  assertEquals(asked, 3);
+});

@@ -10,6 +10,7 @@
  */
 
 import { HtxError } from "../core/mod.ts";
+import { latest } from "./_clock.ts";
 import { ticketHour } from "./payload.ts";
 import {
   isForgotten,
@@ -103,7 +104,7 @@ export class KvReplayStore implements ReplayStore, AsyncDisposable {
    */
   async checkAndRecord(claim: TicketClaim): Promise<ReplayAnswer> {
     this.#requireOpen();
-    this.#nowHour = Math.max(this.#nowHour, ticketHour(claim.now));
+    this.#nowHour = latest(this.#nowHour, ticketHour(claim.now));
     const nowHour = this.#nowHour;
     const spentKey = this.#key("spent", claim.hour, claim.id);
     const hours = Array.from(

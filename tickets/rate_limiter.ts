@@ -6,6 +6,8 @@
  * @module
  */
 
+import { latest } from "./_clock.ts";
+
 /** Tokens that a bucket gains in a minute. */
 export const DEFAULT_TICKETS_PER_MINUTE = 20;
 /** Tokens that a bucket holds at most, and at first. */
@@ -96,7 +98,7 @@ export class MemoryRateLimiter implements RateLimiter {
 
   /** Takes a token out of a bucket; whether there was one. */
   take(bucket: string, now: number): boolean {
-    this.#now = Math.max(this.#now, now);
+    this.#now = latest(this.#now, now);
     const position = this.#positions.get(bucket);
     const fullAt = Math.max(position === undefined ? 0 : this.#fullAt[position]!, this.#now) + this.#interval;
     if (fullAt - this.#now > this.#capacity) return false;

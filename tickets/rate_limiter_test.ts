@@ -143,6 +143,20 @@ Deno.test("e-17: memory stays flat whatever the number of addresses", async () =
   assert(grown < 4 * 2 ** 20, `the heap grew by ${grown} bytes in the second half`);
 });
 
+Deno.test("MemoryRateLimiter: a clock that gives no number once gives no tokens then or later", () => {
+  for (const none of [NaN, Infinity]) {
+    const limiter = new MemoryRateLimiter({ burst: 1 });
+    assert(limiter.take("a", 10_000));
+    assertEquals([none, 10_000, 12_999, 13_000, 13_000].map((now) => limiter.take("a", now)), [
+      false,
+      false,
+      false,
+      true,
+      false,
+    ]);
+  }
+});
+
 Deno.test("MemoryRateLimiter refuses options that are no limits", () => {
   for (
     const options of [{ perMinute: 0 }, { perMinute: NaN }, { burst: 0 }, { burst: 1.5 }, { maxBuckets: 0 }]

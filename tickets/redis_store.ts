@@ -14,7 +14,9 @@
  * @module
  */
 
+import { tell } from "../core/_tell.ts";
 import { HtxError } from "../core/mod.ts";
+import { latest } from "./_clock.ts";
 import { TICKET_HOUR_SECONDS, ticketHour } from "./payload.ts";
 import {
   DEFAULT_TICKET_BURST,
@@ -149,11 +151,13 @@ export class RedisTicketStore implements ReplayStore, RateLimiter, AsyncDisposab
    * @throws {HtxError} `STORE_FAILED` when it cannot be reached or is set to forget keys when it is full,
    * `UNSUPPORTED` when the package cannot be loaded
    * @throws {TypeError} when the URL is none
-   * @throws {RangeError} when a limit is not a positive number
+   * @throws {RangeError} when a limit is not a positive number, or a timeout not in (0, 2^31) ms
    */
   static async connect(url: string, options: RedisTicketStoreOptions = {}): Promise<RedisTicketStore> {
     const { connectTimeout = DEFAULT_REDIS_CONNECT_TIMEOUT_MS, required = true, onError } = options;
     tokenBucketTimes(options);
+    requireTimeout("connectTimeout", connectTimeout);
+    requireTimeout("commandTimeout", options.commandTimeout ?? DEFAULT_REDIS_COMMAND_TIMEOUT_MS);
     if (!/^rediss?:\/\/[^/]/.test(url) || !URL.canParse(url)) {
       throw new TypeError("Cannot connect to Redis: the URL is not of the form redis[s]://host:port");
     }
@@ -175,7 +179,7 @@ export class RedisTicketStore implements ReplayStore, RateLimiter, AsyncDisposab
       },
     });
     client.on("error", (cause: unknown) => {
-      onError?.(new HtxError("STORE_FAILED", "Cannot use Redis: the connection failed", { cause }));
+      tell(onError, new HtxError("STORE_FAILED", "Cannot use Redis: the connection failed", { cause }));
     });
     const store = new RedisTicketStore(client, options);
     const connected = client.connect().then(async () => {
@@ -185,7 +189,7 @@ export class RedisTicketStore implements ReplayStore, RateLimiter, AsyncDisposab
     if (!required) {
       connected.catch((cause: unknown) => {
         if (!store.#closed) {
-          onError?.(new HtxError("STORE_FAILED", "Cannot use Redis: it is not usable", { cause }));
+          tell(onError, new HtxError("STORE_FAILED", "Cannot use Redis: it is not usable", { cause }));
         }
       });
       return store;
@@ -207,7 +211,7 @@ export class RedisTicketStore implements ReplayStore, RateLimiter, AsyncDisposab
    * @throws {HtxError} `STORE_FAILED` when the database cannot be used, `CLOSED` when the store is closed
    */
   async checkAndRecord(claim: TicketClaim): Promise<ReplayAnswer> {
-    this.#nowHour = Math.max(this.#nowHour, ticketHour(claim.now));
+    this.#nowHour = latest(this.#nowHour, ticketHour(claim.now));
     if (isForgotten(claim.hour, this.#nowHour)) {
       await this.touch(claim.now, claim.bucket);
       return "stale";
@@ -221,7 +225,8 @@ export class RedisTicketStore implements ReplayStore, RateLimiter, AsyncDisposab
     switch (answer) {
       case FRESH:
         if (this.#own.checkAndRecord(claim) !== "replayed") return "fresh";
-        this.#options.onError?.(
+        tell(
+          this.#options.onError,
           new HtxError("STORE_FAILED", "Cannot rely on Redis: it forgot a spent ticket"),
         );
         return "replayed";
@@ -332,6 +337,13 @@ function limitsOf(options: TokenBucketOptions): Limits {
   const { perMinute = DEFAULT_TICKETS_PER_MINUTE, burst = DEFAULT_TICKET_BURST } = options;
   const { interval, capacity } = tokenBucketTimes({ perMinute, burst });
   return { name: `${perMinute}/${burst}`, interval: String(interval), capacity: String(capacity) };
+}
+
+/** Timers fire at once where the time is none of theirs, and every command would be late. */
+function requireTimeout(name: string, milliseconds: number): void {
+  if (!(milliseconds > 0 && milliseconds < 2 ** 31)) {
+    throw new RangeError(`Cannot connect to Redis: ${name} is ${milliseconds}, not above 0 and below 2^31`);
+  }
 }
 
 async function withTimeout<T>(promise: Promise<T>, milliseconds: number): Promise<T> {

@@ -255,7 +255,12 @@ Deno.test("a Redis that goes away closes the door, and opens it again when it is
   const errors: HtxError[] = [];
   let server = await Server.start(port);
   if (server === undefined) return;
-  await using store = await RedisTicketStore.connect(server.url, { onError: (error) => errors.push(error) });
+  await using store = await RedisTicketStore.connect(server.url, {
+    onError: (error) => {
+      errors.push(error);
+      throw new Error("a log that fails"); // and takes nobody with it
+    },
+  });
   const verifier = verifierOn(store);
   const spent = ticketNow();
   try {
@@ -292,6 +297,10 @@ Deno.test("a Redis that cannot be reached is an error, or a closed door that ope
   await assertRejects(() => RedisTicketStore.connect("http://127.0.0.1"), TypeError);
   await assertRejects(() => RedisTicketStore.connect("redis://"), TypeError);
   await assertRejects(() => RedisTicketStore.connect(url, { burst: 0 }), RangeError);
+  for (const ms of [0, NaN, Infinity, 2 ** 31]) {
+    await assertRejects(() => RedisTicketStore.connect(url, { connectTimeout: ms }), RangeError);
+    await assertRejects(() => RedisTicketStore.connect(url, { commandTimeout: ms }), RangeError);
+  }
 
   await using store = await RedisTicketStore.connect(`redis://127.0.0.1:${port}`, { required: false });
   const verifier = verifierOn(store);

@@ -6,6 +6,7 @@
  * @module
  */
 
+import { latest } from "./_clock.ts";
 import { ticketHour } from "./payload.ts";
 
 /**
@@ -117,8 +118,8 @@ export class MemoryReplayStore implements ReplayStore {
   }
 
   #advance(now: number): void {
-    const hour = ticketHour(now);
-    if (hour <= this.#nowHour) return;
+    const hour = latest(this.#nowHour, ticketHour(now));
+    if (hour === this.#nowHour) return;
     this.#nowHour = hour;
     for (const [kept, spent] of this.#hours) {
       if (!isForgotten(kept, hour)) continue;

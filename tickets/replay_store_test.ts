@@ -36,6 +36,16 @@ Deno.test("MemoryReplayStore: a year of hours leaves a few of them", () => {
   assert(most <= 3 * 5, `${most}`);
 });
 
+Deno.test("MemoryReplayStore: a clock that gives no number once brings nothing back and keeps nothing for ever", () => {
+  const store = new MemoryReplayStore();
+  const { hour, now } = VECTOR;
+  assertEquals(store.checkAndRecord(claim("a", hour, now)), "fresh");
+  assertEquals(store.checkAndRecord(claim("a", hour, NaN)), "replayed");
+  assertEquals(store.checkAndRecord(claim("a", hour, Infinity)), "replayed");
+  assertEquals(store.checkAndRecord(claim("b", hour + 5, now + 5 * HOUR)), "fresh");
+  assertEquals(store.size, 1);
+});
+
 Deno.test("MemoryReplayStore refuses a capacity that is none", () => {
   for (const capacity of [0, -1, 1.5, NaN, Infinity]) {
     assertThrows(() => new MemoryReplayStore({ capacity }), RangeError);

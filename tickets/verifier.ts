@@ -6,10 +6,12 @@
  * @module
  */
 
+import { tell } from "../core/_tell.ts";
 import {
   type Bytes,
   type CryptoBackend,
   type DhPrivateKey,
+  HtxError,
   isCanonicalX25519,
   selectCrypto,
   timingSafeEqual,
@@ -50,7 +52,7 @@ const CLAIM_ID_LENGTH = 16;
  * - `proof-failed`: forged, or made for none of the three hours
  * - `replayed`: spent before
  * - `expired`: of an hour that was forgotten; only after a clock that ran ahead was set back
- * - `store-full`, `store-failed`: whether it was spent cannot be known
+ * - `store-full`, `store-failed`: whether it was spent cannot be known; without a time, neither can anything else
  */
 export type TicketRefusal =
   | "missing"
@@ -150,7 +152,7 @@ export interface TicketVerifierOptions {
    */
   readonly onStep?: (step: TicketStep, dummy: boolean) => void;
   /**
-   * Told when the replay store or the limiter fails. For the log.
+   * Told when the replay store, the limiter or the clock fails. For the log; what it throws is lost.
    *
    * @default {undefined}
    */
@@ -236,8 +238,12 @@ export class TicketVerifier {
     presented: string | readonly FoundTicket[],
     options: VerifyTicketOptions = {},
   ): Promise<TicketResult> {
-    const { now: clock = Date.now, equalize = "work" } = this.#options;
+    const { now: clock = Date.now, equalize = "work", onStoreError } = this.#options;
     const now = clock();
+    if (!Number.isFinite(now)) {
+      tell(onStoreError, new HtxError("INTERNAL_ERROR", "Cannot tell the time: the clock gave no number"));
+      return { ok: false, reason: "store-failed" };
+    }
     const bucket = rateBucketOf(options.address);
     const cheap = await this.#checkCheaply(presented, bucket, now);
     let result: TicketResult;
@@ -271,7 +277,7 @@ export class TicketVerifier {
     try {
       if (!await this.#limiter.take(bucket, now)) return "rate-limited";
     } catch (error) {
-      this.#options.onStoreError?.(error);
+      tell(this.#options.onStoreError, error);
       if (!this.#options.failOpenRateLimits) return "store-failed";
     }
     return this.#keys.has(keyId) ? ticket : "unknown-key"; // keys may have been replaced meanwhile
@@ -341,7 +347,7 @@ export class TicketVerifier {
           return { ok: false, reason: "store-failed" };
       }
     } catch (error) {
-      this.#options.onStoreError?.(error);
+      tell(this.#options.onStoreError, error);
       return { ok: false, reason: reason ?? "store-failed" };
     }
   }

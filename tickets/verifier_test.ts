@@ -216,6 +216,29 @@ Deno.test("a store or limiter that fails closes the door; rate limits fail open 
   assertEquals(reasonOf(await closed.verify(ticketNow())), "store-failed");
 });
 
+Deno.test("verify() does not reject when the clock gives no number, or a log throws", async () => {
+  const told: unknown[] = [];
+  const onStoreError = (error: unknown) => {
+    told.push(error);
+    throw new Error("a log that fails");
+  };
+  const broken = new Error("no such table");
+  const fail = () => {
+    throw broken;
+  };
+  const refused: TicketResult = { ok: false, reason: "store-failed" };
+  const replay = { checkAndRecord: fail };
+  assertEquals(await verifierWith({ replay, onStoreError }).verify(VECTOR.text), refused);
+  assertEquals(await verifierWith({ limiter: { take: fail }, onStoreError }).verify(VECTOR.text), refused);
+  assertEquals(told, [broken, broken]);
+  for (const now of [NaN, Infinity]) {
+    for (const presented of [VECTOR.text, ""]) {
+      assertEquals(await verifierWith({ now: () => now, onStoreError }).verify(presented), refused);
+    }
+  }
+  assertEquals(told.length, 6);
+});
+
 Deno.test("e-40: every part of the proof is needed", async () => {
   const verifier = verifierWith();
   const text = ticketNow();
