@@ -417,6 +417,55 @@ Deno.test("trailers that fail come too late for a 500 only when the head is out"
   assertEquals(errors.length, 1);
 });
 
+Deno.test("content does not wait for its trailers, which may wait for it", async () => {
+  const long = "x".repeat(100_000);
+  const bodies: [BodyInit | null, string][] = [
+    ["content", "content"],
+    [long, long],
+    [null, ""],
+    [ReadableStream.from([utf8("streamed")]), "streamed"],
+  ];
+  for (const [body, text] of bodies) {
+    const arrived = Promise.withResolvers<void>();
+    const got = Promise.withResolvers<Headers>();
+    const { response, served, errors } = run(
+      (_request, info) => {
+        info.setTrailers(async () => {
+          await arrived.promise;
+          return { "x-sum": "3" };
+        });
+        return new Response(body);
+      },
+      GET,
+      { onTrailers: got.resolve },
+    );
+    const reader = (await response).body!.getReader();
+    let read = "";
+    while (read.length < text.length) read += new TextDecoder().decode((await reader.read()).value);
+    arrived.resolve();
+    assertEquals([read, (await reader.read()).done], [text, true]);
+    assertEquals((await got.promise).get("x-sum"), "3");
+    await served;
+    assertEquals(errors, []);
+  }
+});
+
+Deno.test("trailers that never come do not keep an exchange that was aborted", async () => {
+  const controller = new AbortController();
+  const { response, served, errors } = run(
+    (_request, info) => {
+      info.setTrailers(() => new Promise(() => {}));
+      return new Response("content");
+    },
+    GET,
+    { signal: controller.signal },
+  );
+  await response;
+  controller.abort();
+  await served;
+  assertEquals(errors, []);
+});
+
 Deno.test("informational responses arrive in order, before the final one is made", async () => {
   const early: [number, string | null][] = [];
   const first = Promise.withResolvers<void>();
@@ -900,6 +949,17 @@ Deno.test("a head that does not come within headTimeout resets the stream with T
   assertEquals(server.resetCode, "TIMEOUT");
 });
 
+Deno.test("a headTimeout that no timer takes is one that does not end", async () => {
+  for (const headTimeout of [Infinity, 2 ** 31]) {
+    const { client, server } = streamPair();
+    const served = serveHttpStream(server, () => new Response("late"), { ...strict, headTimeout });
+    await settle();
+    const answer = fetchOverStream(client, GET);
+    assertEquals(await (await answer).text(), "late");
+    await served;
+  }
+});
+
 Deno.test("a stream that is reset before its head is complete is forgotten", async () => {
   const { client, server } = streamPair();
   const served = serveHttpStream(server, () => new Response(), strict);
@@ -1044,6 +1104,17 @@ Deno.test("a refused CONNECT is an ordinary response, and one that fails resets 
   await connectOverStream(failing.client, WEB_SOCKET);
   await failed;
   assertEquals([failing.server.resetCode, errors.length], ["INTERNAL_ERROR", 1]);
+
+  // Before the header section went out, it is a 500 as everywhere else.
+  const unsent = streamPair();
+  const answered = serveHttpExchange(unsent.server, () => ({
+    status: 200,
+    fields: [["no token", "x"]],
+    upgrade: () => {},
+  }), { onError: (error) => errors.push(error) });
+  assertEquals((await connectOverStream(unsent.client, WEB_SOCKET)).status, 500);
+  await answered;
+  assertEquals(errors.length, 2);
   await assertRejects(() => connectOverStream(failing.client, GET), TypeError);
   assertThrows(() => encodeHttpRequest({ ...GET, method: "CONNECT", scheme: "", path: "x" }), TypeError);
 });

@@ -114,9 +114,8 @@ async function sendWhole(message: Outgoing, content: Uint8Array, anyLength: bool
       throw lengthMismatch();
     }
   }
-  const trailers = typeof message.trailers === "function"
-    ? await takeTrailers(message, message.trailers)
-    : message.trailers;
+  const { trailers } = message;
+  if (typeof trailers === "function") return new StreamedContent(message, new WholeSource(content)).send();
   if (content.length <= INLINE_BYTES) {
     const bytes = encodeShared(message.head, trailers === undefined ? { content } : { content, trailers });
     message.headSent = true;
@@ -147,16 +146,13 @@ class StreamedContent {
   constructor(message: Outgoing, source: Source) {
     this.#message = message;
     this.#source = source;
-    this.#declared = declaredLength(message);
+    this.#declared = message.omitContent ? undefined : declaredLength(message);
   }
 
   async send(): Promise<void> {
     try {
       await this.#chunks();
-      const { trailers } = this.#message;
-      await this.#end(
-        typeof trailers === "function" ? await takeTrailers(this.#message, trailers) : trailers,
-      );
+      await this.#end(await this.#trailers());
     } catch (error) {
       this.#cancel(error);
       throw error;
@@ -251,6 +247,16 @@ class StreamedContent {
     if (message.given) releaseBytes(data);
   }
 
+  /** The trailer lines. The content does not wait for those that take their time: they may depend on its having arrived. */
+  async #trailers(): Promise<readonly HttpField[] | undefined> {
+    const { trailers } = this.#message;
+    if (typeof trailers !== "function") return trailers;
+    const taken = takeTrailers(this.#message, trailers);
+    if (await settlesSoon(taken)) return await taken;
+    await this.#flush();
+    return await unlessReset(taken, this.#message.stream);
+  }
+
   async #end(trailers: readonly HttpField[] | undefined): Promise<void> {
     const message = this.#message;
     const { stream } = message;
@@ -260,6 +266,24 @@ class StreamedContent {
     message.headSent = true;
     await stream.write(bytes, { end: true });
   }
+}
+
+/** Whether the promise settles within a few microtasks. */
+async function settlesSoon(promise: Promise<unknown>): Promise<boolean> {
+  let settled = false;
+  const settle = () => void (settled = true);
+  promise.then(settle, settle);
+  for (let turn = 0; turn < READY_TURNS && !settled; turn++) await undefined;
+  return settled;
+}
+
+/** Settles as `promise` does, or rejects when the stream is reset. */
+function unlessReset<T>(promise: Promise<T>, { signal }: HttpStream): Promise<T> {
+  return new Promise((resolve, reject) => {
+    signal.throwIfAborted();
+    signal.addEventListener("abort", () => reject(signal.reason), { once: true });
+    promise.then(resolve, reject);
+  });
 }
 
 async function takeTrailers(
@@ -285,6 +309,29 @@ interface Source {
   read(): Promise<Uint8Array | null>;
   /** Gives the rest up. */
   cancel(reason: unknown): void;
+}
+
+/** Content in hand. */
+class WholeSource implements Source {
+  #rest: Uint8Array | null;
+
+  constructor(content: Uint8Array) {
+    this.#rest = content;
+  }
+
+  soon(): Promise<Uint8Array | null> {
+    return this.read();
+  }
+
+  read(): Promise<Uint8Array | null> {
+    const rest = this.#rest;
+    this.#rest = null;
+    return Promise.resolve(rest);
+  }
+
+  cancel(): void {
+    this.#rest = null;
+  }
 }
 
 class BodySource implements Source {

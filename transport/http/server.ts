@@ -12,6 +12,7 @@ import { getLogger } from "@logtape/logtape";
 import { tell } from "../../core/_tell.ts";
 import { type Bytes, type DuplexAddr, HtxError, utf8 } from "../../core/mod.ts";
 import { hasStaticBody } from "./_static_body.ts";
+import { timerDelay } from "./_timer_delay.ts";
 import { HttpBody } from "./body.ts";
 import { fieldsOf, headersOf, isOwn, trailerFields } from "./client.ts";
 import { HttpMessageDecoder } from "./decode.ts";
@@ -215,7 +216,7 @@ class ServerExchange implements HttpExchangeInfo {
         if (event?.type === "request") return event.head;
         let chunk = stream.tryRead();
         if (chunk === undefined) {
-          const timeout = this.#options.headTimeout ?? DEFAULT_HEAD_TIMEOUT;
+          const timeout = timerDelay(this.#options.headTimeout ?? DEFAULT_HEAD_TIMEOUT);
           if (timeout > 0 && timer === undefined) {
             timer = setTimeout(() => stream.reset("TIMEOUT", "request head not complete"), timeout);
           }
@@ -275,9 +276,15 @@ class ServerExchange implements HttpExchangeInfo {
     upgrade: (stream: HttpStream) => void | Promise<void>,
   ): Promise<void> {
     const stream = this.#stream;
+    let bytes: Bytes;
     try {
-      const bytes = encodeHttpResponse(head, { continued: this.#informational > 0 });
-      this.#responding = true;
+      bytes = encodeHttpResponse(head, { continued: this.#informational > 0 });
+    } catch (error) {
+      this.#report(error);
+      return await this.#answer(500, "CONNECT");
+    }
+    this.#responding = true;
+    try {
       await stream.write(bytes);
       await upgrade(new TunnelStream(stream, this.#decoder.takeRemaining()));
       this.#requestEnded = true; // Ending the stream was the tunnel's business.
@@ -422,24 +429,31 @@ function fetchExchange(
     return plain(400); // The authority is no host that a URL can have.
   }
   const info = new FetchInfo(received, exchange);
-  const finish = connect ? toUpgradeParts : toParts;
+  if (connect) return upgradeExchange(handler, request, info);
   const result = handler(request, info);
-  if (result instanceof Promise) return result.then((response) => finish(response, info));
-  return finish(result, info);
+  if (result instanceof Promise) return result.then((response) => toParts(response, info));
+  return toParts(result, info);
 }
 
 /** The answer to a WebSocket request: a 2xx accepts it, so one from a handler that knows of no WebSocket must not go out. */
-async function toUpgradeParts(response: Response, info: FetchInfo): Promise<HttpResponseParts> {
-  const parts = await toParts(response, info);
-  const { socket } = info;
-  const accepted = parts.status >= 200 && parts.status < 300;
-  if (socket !== undefined && accepted) {
+async function upgradeExchange(
+  handler: HttpHandler,
+  request: Request,
+  info: FetchInfo,
+): Promise<HttpResponseParts> {
+  let upgraded = false;
+  try {
+    const response = await handler(request, info);
+    const parts = await toParts(response, info);
+    if (parts.status < 200 || parts.status > 299) return parts;
+    response.body?.cancel().catch(() => {}); // nobody is going to read it
+    const { socket } = info;
+    if (socket === undefined) return plain(501);
+    upgraded = true;
     return { status: parts.status, fields: parts.fields, upgrade: (stream) => socket._start(stream) };
+  } finally {
+    if (!upgraded) info.socket?._refuse();
   }
-  socket?._refuse();
-  if (!accepted) return parts;
-  response.body?.cancel().catch(() => {}); // nobody is going to read it
-  return plain(501);
 }
 
 function plain(status: number): HttpResponseParts {

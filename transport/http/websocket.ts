@@ -7,6 +7,7 @@
 
 import { deferred, within } from "../../core/_deferred.ts";
 import { type Bytes, HtxError, utf8 } from "../../core/mod.ts";
+import { timerDelay } from "./_timer_delay.ts";
 import { connectOverStream, fieldsOf } from "./client.ts";
 import type { HttpField, HttpRequestHead } from "./message.ts";
 import type { HttpExchangeHandler, HttpResponseParts } from "./server.ts";
@@ -114,7 +115,7 @@ export class StreamWebSocket extends EventTarget {
       & WebSocketDecoderOptions = {},
   ) {
     super();
-    this.#closeTimeoutMs = options.closeTimeoutMs ?? DEFAULT_CLOSE_TIMEOUT_MS;
+    this.#closeTimeoutMs = timerDelay(options.closeTimeoutMs ?? DEFAULT_CLOSE_TIMEOUT_MS);
     this.protocol = options.protocol ?? "";
     this.url = options.url ?? "";
     this.#decoder = new WebSocketDecoder(options);
@@ -562,7 +563,7 @@ class Relay {
   constructor(socket: WebSocket, options: RelayWebSocketOptions) {
     this.#socket = socket;
     this.#maxBuffered = options.maxBufferedBytes ?? DEFAULT_RELAY_BUFFER;
-    this.#closeTimeoutMs = options.closeTimeoutMs ?? DEFAULT_CLOSE_TIMEOUT_MS;
+    this.#closeTimeoutMs = timerDelay(options.closeTimeoutMs ?? DEFAULT_CLOSE_TIMEOUT_MS);
     this.#inner = new StreamWebSocket(options);
     this.#inner.binaryType = "arraybuffer";
     socket.binaryType = "arraybuffer";
@@ -744,7 +745,7 @@ function openedInTime(socket: WebSocket, timeoutMs: number, signal: AbortSignal)
       resolve(opened);
     };
     const onAbort = () => settle(false);
-    const timer = setTimeout(() => settle(false), timeoutMs);
+    const timer = setTimeout(() => settle(false), timerDelay(timeoutMs));
     signal.addEventListener("abort", onAbort, { once: true });
     socket.addEventListener("open", () => settle(true), { once: true });
     socket.addEventListener("close", () => settle(false), { once: true });

@@ -4,7 +4,8 @@ import { usedHeap } from "../../core/_test_heap.ts";
 import { connect } from "../client.ts";
 import { serve } from "../serve.ts";
 import { type PairStream, streamPair } from "./_stream_pair.ts";
-import { serveHttpExchange } from "./server.ts";
+import { connectOverStream } from "./client.ts";
+import { type HttpHandler, serveHttpExchange, serveHttpStream } from "./server.ts";
 import { relayWebSocket, StreamWebSocket, webSocketOverStream, webSocketProxyUpstream } from "./websocket.ts";
 import {
   encodeWebSocketClose,
@@ -159,6 +160,37 @@ Deno.test("WebSocketDecoder needs no more memory for small fragments than for th
   decoder.push(encodeWebSocketFrame(CONTINUATION, new Uint8Array(1)));
   const message = decoder.next();
   assert(message?.type === "binary" && message.data.length === 100_002);
+});
+
+Deno.test("a StreamWebSocket whose handler then answers otherwise, or fails, is closed", async () => {
+  const handlers: [HttpHandler, number][] = [
+    [() => new Response("no", { status: 403 }), 403],
+    [() => {
+      throw new Error("at once");
+    }, 500],
+    [() => Promise.reject(new Error("later")), 500],
+    [() => JSON.parse("null"), 500],
+  ];
+  for (const [handler, status] of handlers) {
+    const { client, server } = streamPair();
+    const closed = Promise.withResolvers<CloseEvent>();
+    const served = serveHttpStream(server, (request, info) => {
+      const { socket } = info.upgradeWebSocket();
+      socket.onclose = closed.resolve;
+      return handler(request, info);
+    }, { onError: () => {} });
+    const answer = await connectOverStream(client, {
+      method: "CONNECT",
+      scheme: "https",
+      authority: "app.example",
+      path: "/",
+      fields: [["upgrade", "websocket"]],
+    });
+    assertEquals(answer.status, status);
+    assertEquals((await closed.promise).code, 1006);
+    await answer.body.bytes();
+    await served;
+  }
 });
 
 Deno.test("StreamWebSocket.close() leaves what was queued as much time as the peer goes on taking it", async () => {
