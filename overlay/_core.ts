@@ -13,4 +13,5 @@ export {
   u64be,
   utf8,
 } from "../core/mod.ts";
+export { tell } from "../core/_tell.ts";
 export type { Bytes } from "../core/mod.ts";

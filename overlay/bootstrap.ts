@@ -7,7 +7,7 @@
  */
 
 import { networkOf } from "./_address.ts";
-import { selectCrypto, utf8 } from "./_core.ts";
+import { selectCrypto, tell, utf8 } from "./_core.ts";
 import type { Bytes } from "./_core.ts";
 import { checkBytes } from "./_malformed.ts";
 import { POW_MIN_BITS } from "./pow.ts";
@@ -269,7 +269,7 @@ export type BootstrapResult =
 export interface BootstrapOptions {
   /** Peers that are enough. @default {5} */
   want?: number;
-  /** Most time for one method, in ms. @default {10000} */
+  /** Most time for one method, in ms, below 2^31. @default {10000} */
   methodTimeoutMs?: number;
   /** Ends the search. */
   signal?: AbortSignal;
@@ -281,6 +281,8 @@ export interface BootstrapOptions {
  * of one kind keep their order. A method that fails or hangs is reported and the next one tried.
  *
  * @throws the signal's reason when it aborts
+ * @throws {RangeError} when an option is out of its range
+ * @throws {TypeError} when a method has a name that is none
  */
 export async function bootstrap(
   methods: readonly BootstrapMethod[],
@@ -288,6 +290,11 @@ export async function bootstrap(
 ): Promise<BootstrapResult> {
   const { want = BOOTSTRAP_PEERS, methodTimeoutMs = METHOD_TIMEOUT_MS, signal } = options;
   if (!Number.isInteger(want) || want < 1) throw new RangeError(`Cannot bootstrap: want is ${want}`);
+  if (!(methodTimeoutMs > 0 && methodTimeoutMs < 2 ** 31)) { // a timer with any other fires at once
+    throw new RangeError(
+      `Cannot bootstrap: methodTimeoutMs is ${methodTimeoutMs}, not above 0 and below 2^31`,
+    );
+  }
   for (const { name } of methods) {
     if (!BOOTSTRAP_METHODS.includes(name)) {
       throw new TypeError(`Cannot bootstrap: no method is named ${name}`);
@@ -328,19 +335,23 @@ async function tryMethod(
   );
   try {
     const found = method.discover({ signal: stop.signal, want: want - peers.size })[Symbol.asyncIterator]();
+    // It is told to end by its signal and as a loop would tell it, and not waited for.
+    const leave = () => {
+      stop.abort();
+      tell(() => found.return?.(), undefined);
+    };
     while (peers.size < want) {
       const pending = found.next();
       const next = await Promise.race([pending, stopped]);
       if (next === "stopped") {
-        pending.catch(() => {}); // it was told by its signal; what it still has to say is not waited for
+        pending.catch(() => {});
+        leave();
         return { end: "timeout" };
       }
       if (next.done) return { end: "exhausted" };
       if (!peers.has(next.value.id)) peers.set(next.value.id, next.value);
     }
-    // It is told to end, and not waited for.
-    stop.abort();
-    found.return?.().catch(() => {});
+    leave();
     return { end: "enough" };
   } catch (error) {
     return { end: "failed", error };

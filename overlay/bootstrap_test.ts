@@ -315,6 +315,37 @@ Deno.test("bootstrap() says when it found too few, and survives methods that fai
   assertEquals((await bootstrap([])).ok, false);
 });
 
+Deno.test("bootstrap() lets a method that is late or no longer needed clean up", async () => {
+  for (const [end, timeout] of [["timeout", 5], ["enough", 1_000]] as const) {
+    let clean = () => {};
+    const cleaned = new Promise<void>((resolve) => clean = resolve);
+    let go = () => {};
+    const gate = new Promise<void>((resolve) => go = resolve);
+    const deaf: BootstrapMethod = {
+      name: "mdns",
+      async *discover() {
+        try {
+          if (end === "timeout") await gate;
+          yield { id: "a", addresses: [] };
+          yield { id: "b", addresses: [] };
+        } finally {
+          clean();
+        }
+      },
+    };
+    const result = await bootstrap([deaf], { want: 1, methodTimeoutMs: timeout });
+    assertEquals(result.attempts.map((attempt) => attempt.end), [end]);
+    go();
+    await cleaned;
+  }
+});
+
+Deno.test("bootstrap() refuses a time that no timer can wait for", async () => {
+  for (const methodTimeoutMs of [0, -1, NaN, Infinity, 2 ** 31]) {
+    await assertRejects(() => bootstrap([], { methodTimeoutMs }), RangeError);
+  }
+});
+
 Deno.test("bootstrap() ends with the reason of its signal", async () => {
   const abort = new AbortController();
   const hanging: BootstrapMethod = {

@@ -175,8 +175,25 @@ export function decodeCbor(bytes: Uint8Array, what = "CBOR"): CborValue {
   return read.value;
 }
 
-/** Encodes a value in the one form that {@linkcode decodeCbor} accepts; map keys in the order they are given. */
+/**
+ * Encodes a value in the one form that {@linkcode decodeCbor} accepts; map keys in the order they are given.
+ *
+ * @throws {TypeError} when it has none: a number that is not finite, or whole and past 2^53-1 without being a bigint;
+ * an integer of more than 64 bits; arrays and maps too deep
+ */
 export function encodeCbor(value: CborValue): Bytes {
+  let bytes;
+  try {
+    bytes = toBytes(value);
+  } catch (cause) {
+    throw new TypeError("Cannot encode CBOR: the value has no strict form", { cause });
+  }
+  const scan = scanCbor(bytes);
+  if (!scan?.ok) throw new TypeError(`Cannot encode CBOR: the value has no strict form: ${scan?.reason}`);
+  return bytes;
+}
+
+function toBytes(value: CborValue): Bytes {
   return new Uint8Array(encode(value, { mapSorter: () => 0 }));
 }
 
@@ -226,7 +243,7 @@ function readCbor(
     // All else was found by the scan.
     return { ok: false, reason: "duplicate-key", at: 0 };
   }
-  const again = encodeCbor(value);
+  const again = toBytes(value);
   const at = bytes.findIndex((byte, i) => byte !== again[i]);
   if (at < 0 && again.length === bytes.length) return { ok: true, value };
   // What is left are floats that a shorter form holds.

@@ -208,6 +208,28 @@ Deno.test("what encodeCbor() writes, decodeCbor() reads back, and no proper pref
   }));
 });
 
+Deno.test("encodeCbor() refuses what decodeCbor() would not read back", () => {
+  const deep = (levels: number): CborValue => levels === 0 ? 0 : [deep(levels - 1)];
+  const refused = [
+    NaN,
+    -Infinity,
+    2 ** 53,
+    -(2 ** 60),
+    1e300,
+    2n ** 64n,
+    -(2n ** 64n) - 1n,
+    deep(17),
+    "\ufefftext",
+  ];
+  for (const value of refused) {
+    assertThrows(() => encodeCbor(value), TypeError, "Cannot encode CBOR");
+    assertThrows(() => encodeCbor(new Map([["key", [value]]])), TypeError, "Cannot encode CBOR");
+  }
+  for (const value of [2 ** 53 - 1, 2n ** 53n, 2n ** 64n - 1n, -(2n ** 64n), 5e-324, deep(16)]) {
+    assertEquals(decodeCbor(encodeCbor(value)), value);
+  }
+});
+
 Deno.test("on arbitrary bytes decodeCbor() gives a value that encodes to them, or the typed error", () => {
   const near = fc.tuple(value, fc.nat(), fc.nat(255)).map(([value, at, byte]) => {
     const bytes = encodeCbor(value);

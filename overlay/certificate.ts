@@ -61,7 +61,11 @@ export function encodeQuorumCertificate(certificate: QuorumCertificate): Bytes {
   }
   for (const signer of signers) checkBytes(signer, KEY_LENGTH, "signer");
   for (const sig of sigs) checkBytes(sig, SIGNATURE_LENGTH, "signature");
-  for (const weight of weights) toUnits(weight);
+  for (const weight of weights) {
+    if (!(weight >= 0 && weight <= Number.MAX_SAFE_INTEGER)) {
+      throw new RangeError(`Cannot encode quorum certificate: a weight is ${weight}`);
+    }
+  }
   // -0 is written as 0.
   const values: Record<typeof KEYS[number], CborValue> = {
     payloadHash,

@@ -243,13 +243,15 @@ export type ActivationVerdict =
  *
  * @param passedAt when the proposal passed: the conditions held then
  * @param samples what was found since, in the order of time; those after `now` are left out
- * @throws {RangeError} when samples are out of order or before `passedAt`
+ * @throws {RangeError} when samples are out of order or before `passedAt`, or a time is none
  */
 export function evaluateActivation(
   passedAt: number,
   samples: readonly ConditionSample[],
   now: number,
 ): ActivationVerdict {
+  checkTime(passedAt);
+  checkTime(now);
   const planned = passedAt + ACTIVATION_SECONDS;
   let heldSince: number | undefined = passedAt;
   let last = passedAt;

@@ -325,6 +325,14 @@ Deno.test("activation waits 30 days, and 7 days in a row after a failure from 7 
   assertThrows(() => evaluateActivation(10, [{ at: 9, held: true }], 0), RangeError);
 });
 
+Deno.test("evaluateActivation() refuses times that are none", () => {
+  const samples = [{ at: 40 * DAY, held: true }];
+  for (const none of [NaN, Infinity]) {
+    assertThrows(() => evaluateActivation(0, samples, none), RangeError);
+    assertThrows(() => evaluateActivation(none, [], 0), RangeError);
+  }
+});
+
 Deno.test("activation never comes before 30 days or within 7 days of a failure, and does not go back", () => {
   const sample = fc.record({ gap: fc.integer({ min: 1, max: 12 }), held: fc.boolean() });
   fc.assert(fc.property(fc.array(sample, { maxLength: 20 }), (rows) => {

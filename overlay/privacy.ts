@@ -13,7 +13,7 @@
  */
 
 import { getLogger } from "@logtape/logtape";
-import { HtxError, selectCrypto, u64be, utf8 } from "./_core.ts";
+import { HtxError, selectCrypto, tell, u64be, utf8 } from "./_core.ts";
 import type { Bytes } from "./_core.ts";
 import { checkBytes, malformed, requireBytes } from "./_malformed.ts";
 import { checkPeerId } from "./identity.ts";
@@ -143,7 +143,7 @@ export function beaconSet(beacons: Beacons, fallback: BeaconFallback): BeaconSet
   const { k0c, onFallback = logFallback } = fallback;
   const epoch = BigInt(fallback.epoch);
   checkBytes(k0c, 32, "K0c");
-  onFallback(epoch);
+  tell(onFallback, epoch);
   return { value: selectCrypto().sha256(FALLBACK_CONTEXT, k0c, u64be(epoch)), sources, fallback: true };
 }
 

@@ -22,6 +22,7 @@ import {
   ed25519Verify,
   HtxError,
   selectCrypto,
+  tell,
   toHex,
   u64be,
   utf8,
@@ -467,7 +468,7 @@ export function transitionSender(options: TransitionSenderOptions): TransitionSe
       ended = true;
       sessions.delete(send);
       signal.removeEventListener("abort", onAbort);
-      onEnd?.(reason, ctx);
+      tell((reason) => onEnd?.(reason, ctx), reason);
     }
     function onAbort(): void {
       stop(signal.reason);
@@ -515,7 +516,7 @@ export function transitionReceiver(options: TransitionHookOptions): TransitionRe
     const report = (current: ControlMap | undefined) => {
       if (current === known) return;
       known = current;
-      onChange?.(current, ctx);
+      tell((current) => onChange?.(current, ctx), current);
     };
     ctx.onRekey((atByte) => {
       if (ended) return;
@@ -524,7 +525,7 @@ export function transitionReceiver(options: TransitionHookOptions): TransitionRe
     });
     try {
       for await (const chunk of ctx.chunks) {
-        for (const verdict of reader.push(chunk)) onVerdict?.(verdict, ctx);
+        for (const verdict of reader.push(chunk)) tell((verdict) => onVerdict?.(verdict, ctx), verdict);
         report(reader.current);
       }
       reader.end();

@@ -459,7 +459,10 @@ Deno.test("a client that resets the stream ends the sender's work for that sessi
     prevAs: 64500n,
     nextAs: 1n,
     privateKey: KEY,
-    onEnd: (error) => ends.put(error),
+    onEnd: (error) => {
+      ends.put(error);
+      throw new Error("a log that fails"); // and takes nobody with it
+    },
   });
   let calls = 0;
   const refused = new HtxError("REFUSED", "Stream was reset", { streamId: 2, remote: true });
@@ -495,4 +498,26 @@ Deno.test("the sender refuses settings that cannot work, before any session", ()
   assertThrows(() => transitionSender({ ...good, rate: { burst: 1, perSecond: 0 } }), RangeError);
   const sender = transitionSender(good);
   assertThrows(() => sender.announce({ prevAs: -1n, nextAs: 2n }), RangeError);
+});
+
+Deno.test("hooks that throw end neither the sender's session nor the receiver's stream", async () => {
+  const fail = () => {
+    throw new Error("a log that fails");
+  };
+  const { serverCtx, clientCtx, rekey, end } = session();
+  const verdicts = mailbox<ControlMapVerdict>();
+  const done = transitionReceiver({
+    keys: KEYS,
+    onChange: fail,
+    onVerdict: (verdict) => {
+      verdicts.put(verdict);
+      fail();
+    },
+  })(clientCtx);
+  transitionSender({ prevAs: 64500n, nextAs: 1n, privateKey: KEY, onEnd: fail })(serverCtx);
+  assert((await verdicts.take()).ok);
+  rekey();
+  assert((await verdicts.take()).ok);
+  await end();
+  await done;
 });
