@@ -169,6 +169,10 @@ const MAX_IN_FLIGHT = 1024;
 const MAX_STALLS = 3;
 /** How long a stream may take to end by itself when the client is closed, in ms. */
 const CLOSE_TIMEOUT = 1_000;
+/** Time between two looks at who has stalled, at most, in ms. */
+const MAX_TICK_INTERVAL = 1_000;
+/** Longest time that a timer can be set to, in ms. */
+const MAX_TIMER = 2 ** 31 - 1;
 
 /** Who hears of a block. */
 interface Sink {
@@ -179,6 +183,12 @@ interface Sink {
 
 interface Want {
   readonly sinks: Set<Sink>;
+}
+
+/** A block that is being stored. */
+interface Storing {
+  readonly sinks: Set<Sink>;
+  readonly end: Promise<void>;
 }
 
 /** A stream with its reader and its queue of writes. */
@@ -242,7 +252,8 @@ export class BitswapClient implements AsyncDisposable {
   readonly #tickInterval: number;
   readonly #onPeerDropped: ((event: PeerDropped) => void) | undefined;
   readonly #now: () => number;
-  readonly #storing = new Set<Promise<void>>();
+  /** Blocks on their way into the store: who wants one of them waits, rather than have it fetched again. */
+  readonly #storing = new Map<string, Storing>();
   #timer: ReturnType<typeof setInterval> | undefined;
   #flushing = false;
   #nextLine = 1;
@@ -250,6 +261,10 @@ export class BitswapClient implements AsyncDisposable {
   /** Resolved and replaced whenever something is wanted: slots without demand wait for it. */
   #demand: PromiseWithResolvers<void> = Promise.withResolvers();
   #averageBlock = 0;
+  #lastTick = 0;
+  /** Time in which nothing was read, for our own store or process was busy. */
+  #deaf = 0;
+  #time = 0;
 
   /**
    * Makes a client. Nothing is dialled before something is wanted.
@@ -279,7 +294,7 @@ export class BitswapClient implements AsyncDisposable {
     this.#reconnectTimeout = reconnectTimeout;
     this.#maxFruitless = maxFruitlessStreams;
     const { stallTimeout = DEFAULT_STALL_TIMEOUT, stealAfter = DEFAULT_STEAL_AFTER } = engine;
-    this.#tickInterval = Math.max(5, Math.min(stallTimeout, stealAfter) / 4);
+    this.#tickInterval = Math.max(5, Math.min(stallTimeout / 4, stealAfter / 4, MAX_TICK_INTERVAL));
     this.#onPeerDropped = onPeerDropped;
     this.#now = now;
     for (const peer of peers) this.addPeer(peer);
@@ -331,21 +346,23 @@ export class BitswapClient implements AsyncDisposable {
   }
 
   /**
-   * One block, in one array.
+   * One block, in one array of the caller's own.
    *
+   * @throws {RangeError} when `priority` is no signed integer of 32 bits
    * @throws {BlockNotFoundError} when none of the peers has it
    * @throws {HtxError} `CONNECT_FAILED` when no peer can be reached, `UNSUPPORTED` when the CID's hash is not
    * sha2-256, `STORE_FAILED` when the store does not take the block
    */
   async get(cid: CID, options: GetOptions = {}): Promise<Uint8Array> {
     const { pieces, bytes } = await this.getBlock(cid, options);
-    // What the store keeps is the store's: the caller gets an array of its own.
-    return this.blockstore !== undefined && pieces.length === 1 ? bytes.slice() : bytes;
+    // A single piece is the store's too, or that of whoever else asked for the block.
+    return pieces.length === 1 ? bytes.slice() : bytes;
   }
 
   /** {@linkcode get}, with the block in the pieces it came in. */
   async getBlock(cid: CID, options: GetOptions = {}): Promise<Block> {
     const { signal, priority, onProgress } = options;
+    requirePriority(priority);
     this.#requireOpen();
     signal?.throwIfAborted();
     requireTrusted(cid);
@@ -353,7 +370,8 @@ export class BitswapClient implements AsyncDisposable {
       onProgress?.({ cid, length: block.length, peer, blocks: 1, bytes: block.length });
       return block;
     };
-    const local = await this.#local(cid, signal);
+    // Not every store looks at signals.
+    const local = await raced(this.#local(cid, signal), signal);
     if (local !== undefined) return report(local, undefined);
     signal?.throwIfAborted();
     const { promise, resolve, reject } = Promise.withResolvers<Block>();
@@ -385,6 +403,7 @@ export class BitswapClient implements AsyncDisposable {
    * Many blocks, each as soon as it is here, in whatever order they come. Ending the loop early takes back what is
    * still wanted.
    *
+   * @throws {RangeError} when an option is out of its range
    * @throws {BlockNotFoundError} after all that could be had, when some are with none of the peers
    */
   async *getMany(
@@ -393,6 +412,7 @@ export class BitswapClient implements AsyncDisposable {
   ): AsyncGenerator<Block, void, undefined> {
     const { signal, priority, onProgress, bufferBytes = DEFAULT_BUFFER_BYTES } = options;
     if (!(bufferBytes > 0)) throw new RangeError(`Cannot get blocks: bufferBytes is ${bufferBytes}`);
+    requirePriority(priority);
     this.#requireOpen();
     signal?.throwIfAborted();
     const arrived: Block[] = [];
@@ -529,7 +549,7 @@ export class BitswapClient implements AsyncDisposable {
     }, CLOSE_TIMEOUT);
     await Promise.all(ending);
     clearTimeout(timer);
-    await Promise.allSettled(this.#storing);
+    await Promise.all([...this.#storing.values()].map(({ end }) => end));
     clearInterval(this.#timer);
   }
 
@@ -561,7 +581,7 @@ export class BitswapClient implements AsyncDisposable {
   #subscribe(sink: Sink, priority: number | undefined): void {
     this.#requireOpen();
     const key = blockKey(sink.cid);
-    const want = this.#wants.get(key);
+    const want = this.#wants.get(key) ?? this.#storing.get(key);
     if (want !== undefined) {
       want.sinks.add(sink);
       return;
@@ -575,15 +595,16 @@ export class BitswapClient implements AsyncDisposable {
     this.#engine.want(key, sink.cid.bytes, priority);
     this.#demand.resolve();
     this.#demand = Promise.withResolvers();
-    this.#timer ??= setInterval(() => {
-      this.#engine.tick(this.#now());
-      this.#poll();
-    }, this.#tickInterval);
+    if (this.#timer === undefined) {
+      this.#lastTick = this.#now();
+      this.#timer = setInterval(() => this.#tick(), this.#tickInterval);
+    }
     this.#flush();
   }
 
   #unsubscribe(sink: Sink): void {
     const key = blockKey(sink.cid);
+    this.#storing.get(key)?.sinks.delete(sink);
     const want = this.#wants.get(key);
     if (want === undefined || !want.sinks.delete(sink) || want.sinks.size > 0) return;
     this.#wants.delete(key);
@@ -602,7 +623,7 @@ export class BitswapClient implements AsyncDisposable {
   }
 
   #poll(): void {
-    for (const command of this.#engine.poll(this.#now())) {
+    for (const command of this.#engine.poll(this.#engineTime())) {
       switch (command.type) {
         case "send":
           this.#send(command.stream, command.entries);
@@ -619,6 +640,21 @@ export class BitswapClient implements AsyncDisposable {
       clearInterval(this.#timer);
       this.#timer = undefined;
     }
+  }
+
+  /** The engine's clock: it stands still while nothing is read, for then nobody else can be said to stall. */
+  #engineTime(): number {
+    return this.#time = Math.max(this.#time, this.#now() - this.#deaf);
+  }
+
+  #tick(): void {
+    const now = this.#now();
+    const since = now - this.#lastTick;
+    this.#lastTick = now;
+    if (this.#storing.size >= MAX_STORING) this.#deaf += since;
+    else if (since > 2 * this.#tickInterval) this.#deaf += since - this.#tickInterval;
+    this.#engine.tick(this.#engineTime());
+    this.#poll();
   }
 
   #send(id: number, entries: readonly WantlistEntry[]): void {
@@ -670,7 +706,7 @@ export class BitswapClient implements AsyncDisposable {
     slot.stallsInRow = 0;
     slot.fruitlessInRow = 0;
     slot.lastReached = this.#now();
-    this.#engine.addPeer(slot.peer.id, this.#now());
+    this.#engine.addPeer(slot.peer.id, this.#engineTime());
     for (let i = 0; i < this.#streamsPerPeer; i++) {
       const run = this.#run(slot, slot.abort.signal).finally(() => slot.running.delete(run));
       slot.running.add(run);
@@ -694,12 +730,13 @@ export class BitswapClient implements AsyncDisposable {
         continue;
       }
       let stream;
+      const overdue = new AbortController();
       try {
-        stream = await slot.peer.openStream(signal);
+        stream = await this.#open(slot.peer, signal, overdue);
       } catch (error) {
         if (signal.aborted) return;
         slot.error = error;
-        if (this.#isGone(slot)) {
+        if (this.#isGone(slot, overdue.signal.aborted)) {
           this.#dropped(slot.peer.id, "unreachable", error);
           return;
         }
@@ -729,11 +766,29 @@ export class BitswapClient implements AsyncDisposable {
     }
   }
 
+  /** Opens a stream, unless that takes longer than a peer is tried to be reached: `overdue` aborts then. */
+  async #open(peer: BitswapPeer, signal: AbortSignal, overdue: AbortController): Promise<BitswapStream> {
+    const limit = this.#reconnectTimeout;
+    const timer = setTimeout(
+      () => overdue.abort(new HtxError("TIMEOUT", `Cannot open stream to ${peer.id}: waited ${limit} ms`)),
+      Math.min(limit, MAX_TIMER),
+    );
+    const end = AbortSignal.any([signal, overdue.signal]);
+    try {
+      const opening = peer.openStream(end);
+      // Not every dialler looks at signals: what comes too late nobody reads.
+      opening.then((stream) => end.aborted && stream.reset("CANCELLED"), () => {});
+      return await raced(opening, end);
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
   /** Whether a peer has answered nothing for too long, or says that it takes no such streams. */
-  #isGone(slot: Slot): boolean {
+  #isGone(slot: Slot, isOverdue = false): boolean {
     if (slot.lines.size > 0) return false;
     const refused = slot.error instanceof HtxError && slot.error.code === "REFUSED";
-    return refused || this.#now() - slot.lastReached > this.#reconnectTimeout;
+    return refused || isOverdue || this.#now() - slot.lastReached > this.#reconnectTimeout;
   }
 
   /** Reads one stream to its end. */
@@ -748,7 +803,7 @@ export class BitswapClient implements AsyncDisposable {
     };
     slot.lines.add(line);
     this.#lines.set(line.id, line);
-    this.#engine.streamUp(line.id, slot.peer.id, this.#now());
+    this.#engine.streamUp(line.id, slot.peer.id, this.#engineTime());
     this.#flush();
     const deframer = new MessageDeframer(MAX_MESSAGE_LENGTH);
     let answered = false;
@@ -759,7 +814,7 @@ export class BitswapClient implements AsyncDisposable {
         // What we ended ourselves has been judged.
         if (!this.#lines.has(line.id)) return "fruitful";
         if (chunk === null) break;
-        this.#engine.progress(line.id, chunk.length, this.#now());
+        this.#engine.progress(line.id, chunk.length, this.#engineTime());
         for (const message of deframer.push(chunk)) {
           answered = true;
           slot.lastReached = this.#now();
@@ -767,7 +822,9 @@ export class BitswapClient implements AsyncDisposable {
           this.#receive(line, decodePieces(message));
         }
         this.#poll();
-        while (this.#storing.size >= MAX_STORING) await Promise.race(this.#storing);
+        while (this.#storing.size >= MAX_STORING) {
+          await Promise.race([...this.#storing.values()].map(({ end }) => end));
+        }
       }
       if (this.#closed !== undefined) return "fruitful";
       this.#lineDown(line, "CANCELLED");
@@ -798,7 +855,7 @@ export class BitswapClient implements AsyncDisposable {
   }
 
   #receive(line: Line, message: BitswapMessage<Uint8Array[]>): void {
-    const now = this.#now();
+    const now = this.#engineTime();
     for (const { cid, type } of message.blockPresences) {
       const key = binaryCidKey(cid);
       if (key !== undefined) this.#engine.presence(line.id, key, type === "have", now);
@@ -815,7 +872,7 @@ export class BitswapClient implements AsyncDisposable {
     const length = blockLength(pieces);
     // e-35: too long or of a foreign hash is wrong without looking; the rest is what its bytes hash to.
     const key = isSha256 && length <= MAX_BLOCK_LENGTH ? digestKey(sha256Of(pieces)) : undefined;
-    const verdict = this.#engine.block(line.id, key, length, this.#now());
+    const verdict = this.#engine.block(line.id, key, length, this.#engineTime());
     if (verdict !== "wanted" || key === undefined) return;
     line.gave = true;
     line.slot.stallsInRow = 0;
@@ -838,8 +895,8 @@ export class BitswapClient implements AsyncDisposable {
     try {
       const stored = putHashed(this.blockstore, first.cid, pieces);
       if (stored === undefined) return deliver();
-      const storing = stored.then(deliver, fail).finally(() => this.#storing.delete(storing));
-      this.#storing.add(storing);
+      const end = stored.finally(() => this.#storing.delete(key)).then(deliver, fail);
+      this.#storing.set(key, { sinks: want.sinks, end });
     } catch (error) {
       fail(error);
     }
@@ -850,6 +907,11 @@ function requireTrusted(cid: CID): void {
   if (!isTrustedCid(cid)) {
     throw new HtxError("UNSUPPORTED", `Cannot get block ${cid}: its hash is not sha2-256`);
   }
+}
+
+function requirePriority(priority: number | undefined): void {
+  if (priority === undefined || priority === (priority | 0)) return;
+  throw new RangeError(`Cannot get block: priority is ${priority}, must be a signed integer of 32 bits`);
 }
 
 /** Resolves after `ms`, or when the signal aborts. */
@@ -864,6 +926,20 @@ function pause(ms: number, signal: AbortSignal): Promise<void> {
     const timer = setTimeout(end, ms);
     signal.addEventListener("abort", end, { once: true });
   });
+}
+
+/** Settles as the promise does, but rejects as soon as the signal aborts. */
+async function raced<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  if (signal === undefined) return await promise;
+  const { promise: left, reject } = Promise.withResolvers<never>();
+  const leave = (): void => reject(signal.reason);
+  if (signal.aborted) leave();
+  signal.addEventListener("abort", leave, { once: true });
+  try {
+    return await Promise.race([promise, left]);
+  } finally {
+    signal.removeEventListener("abort", leave);
+  }
 }
 
 /** Resolves with the promise, or when the signal aborts. */

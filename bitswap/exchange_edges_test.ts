@@ -2,11 +2,11 @@
 
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { HtxError, utf8 } from "./_core.ts";
-import { MemoryBlockstore } from "./blockstore.ts";
+import { type Blockstore, MemoryBlockstore } from "./blockstore.ts";
 import { type CID, cidOf } from "./cid.ts";
 import { BitswapClient, type BitswapClientOptions, type PeerDropped } from "./client.ts";
 import { encodeFramed } from "./message.ts";
-import { type BitswapPeer, type BitswapStream, readProtocol } from "./peer.ts";
+import { type BitswapPeer, type BitswapStream, connectionPeer, readProtocol } from "./peer.ts";
 import { BitswapServer } from "./server.ts";
 import { memoryPeer, peerOf, serverWith, storeWith, testBlocks } from "./_testing.ts";
 
@@ -204,4 +204,170 @@ Deno.test("what is looked up in the store when getMany() is left is not asked of
   assertEquals(await client.get(cidOf(utf8("absent"))).catch(() => "absent"), "absent");
   assertEquals(server.ledger("client")!.blocksSent, 0);
   assert(!inner.has(other));
+});
+
+Deno.test("a priority that is no integer of 32 bits is refused before anything is asked", async () => {
+  const server = await serverWith([HELLO]);
+  await using client = new BitswapClient({ peers: [peerOf("a", server)] });
+  for (const priority of [1.5, NaN, Infinity, 2 ** 31, -(2 ** 31) - 1]) {
+    await assertRejects(() => client.get(HELLO_CID, { priority }), RangeError, "priority");
+    await assertRejects(() => client.getMany([HELLO_CID], { priority }).next(), RangeError, "priority");
+  }
+  for (const priority of [2 ** 31 - 1, 0, -(2 ** 31)]) {
+    assertEquals(await client.get(HELLO_CID, { priority }), HELLO);
+  }
+});
+
+Deno.test("a peer whose dialler never settles is given up after the timeout, and does not keep close() waiting", async () => {
+  const late = Promise.withResolvers<BitswapStream>();
+  const dialled = Promise.withResolvers<void>();
+  let dials = 0;
+  const dropped: string[] = [];
+  const client = new BitswapClient({
+    peers: [{
+      id: "a",
+      openStream() {
+        if (++dials === 3) dialled.resolve();
+        return late.promise;
+      },
+    }],
+    reconnectTimeout: 20,
+    onPeerDropped: ({ peer, reason }) => dropped.push(`${peer} ${reason}`),
+  });
+  assertEquals((await assertRejects(() => client.get(HELLO_CID), HtxError)).code, "CONNECT_FAILED");
+  assertEquals(dropped, ["a unreachable"]);
+  const second = assertRejects(() => client.get(HELLO_CID), HtxError, "closed");
+  await dialled.promise;
+  await client.close();
+  await second;
+  // A stream that comes after all is let go.
+  const codes: (string | undefined)[] = [];
+  late.resolve({
+    read: () => Promise.resolve(null),
+    write: () => Promise.resolve(),
+    closeWrite: () => Promise.resolve(),
+    reset: (code) => codes.push(code),
+  });
+  await late.promise;
+  await undefined;
+  assertEquals(codes, ["CANCELLED", "CANCELLED", "CANCELLED", "CANCELLED"]);
+});
+
+Deno.test("a dialler that never settles is asked again once its caller has left", async () => {
+  const server = await serverWith([HELLO]);
+  let dials = 0;
+  const peer = connectionPeer("a", () => {
+    if (++dials === 1) return new Promise(() => {});
+    return Promise.resolve({
+      createBidirectionalStream: () => peerOf("a", server).openStream(new AbortController().signal),
+      closed: new Promise(() => {}),
+    });
+  });
+  await using client = new BitswapClient({ peers: [peer], reconnectTimeout: 20 });
+  assertEquals((await assertRejects(() => client.get(HELLO_CID), HtxError)).code, "CONNECT_FAILED");
+  assertEquals(await client.get(HELLO_CID), HELLO);
+});
+
+Deno.test("a store of our own that is slow makes no peer a stalling one", async () => {
+  const blocks = testBlocks(60, 1000);
+  const server = await serverWith(blocks);
+  const inner = new MemoryBlockstore();
+  // As many as are stored at once, until five stall timeouts have passed.
+  const putting: { readonly until: number; readonly end: () => void }[] = [];
+  let puts = 0;
+  const slow: Blockstore = {
+    ...storeWith(inner, (cid) => inner.get(cid)),
+    async put(cid, block) {
+      if (++puts <= 16) {
+        await new Promise<void>((end) => putting.push({ until: performance.now() + 200, end }));
+      }
+      return await inner.put(cid, block);
+    },
+  };
+  const now = (): number => {
+    const time = performance.now();
+    while (putting.length > 0 && putting[0]!.until <= time) putting.shift()!.end();
+    return time;
+  };
+  const dropped: PeerDropped[] = [];
+  await using client = new BitswapClient({
+    peers: [peerOf("a", server)],
+    blockstore: slow,
+    stallTimeout: 40,
+    onPeerDropped: (event) => dropped.push(event),
+    now,
+  });
+  const got = await Array.fromAsync(client.getMany(blocks.map((block) => cidOf(block))));
+  assertEquals([got.length, dropped, client.peers[0]!.duplicates], [60, [], 0]);
+});
+
+Deno.test("a block that is on its way into the store is not fetched again, and who has left hears nothing", async () => {
+  const server = await serverWith([HELLO]);
+  const inner = new MemoryBlockstore();
+  const begun = Promise.withResolvers<void>();
+  const gate = Promise.withResolvers<void>();
+  await using client = new BitswapClient({
+    peers: [peerOf("a", server)],
+    blockstore: {
+      ...storeWith(inner, (cid) => inner.get(cid)),
+      async put(cid, block) {
+        begun.resolve();
+        await gate.promise;
+        return await inner.put(cid, block);
+      },
+    },
+  });
+  const reports: string[] = [];
+  const controller = new AbortController();
+  const left = client.get(HELLO_CID, { signal: controller.signal, onProgress: () => reports.push("left") });
+  await begun.promise;
+  controller.abort(new Error("enough"));
+  await assertRejects(() => left, Error, "enough");
+  const second = client.get(HELLO_CID, { onProgress: () => reports.push("stayed") });
+  // Its look into the store comes first.
+  for (let i = 0; i < 20; i++) await undefined;
+  gate.resolve();
+  assertEquals(await second, HELLO);
+  assertEquals(reports, ["stayed"]);
+  assertEquals(server.ledger("client")!.blocksSent, 1);
+});
+
+Deno.test("a get that is given up does not wait for a store that never answers", async () => {
+  const inner = new MemoryBlockstore();
+  await using client = new BitswapClient({
+    // deno-lint-ignore require-yield
+    blockstore: storeWith(inner, async function* () {
+      await new Promise(() => {});
+    }),
+  });
+  const controller = new AbortController();
+  const left = client.get(HELLO_CID, { signal: controller.signal });
+  controller.abort(new Error("enough"));
+  await assertRejects(() => left, Error, "enough");
+});
+
+Deno.test("each get gives an array of its own", async () => {
+  const server = await serverWith([HELLO]);
+  await using client = new BitswapClient({ peers: [peerOf("a", server)] });
+  const [a, b] = await Promise.all([client.get(HELLO_CID), client.get(HELLO_CID)]);
+  a.fill(0);
+  assertEquals(b, HELLO);
+  assertEquals(b.buffer.byteLength, HELLO.length);
+});
+
+Deno.test("timeouts without an end look after the peers no more than four times a second", async () => {
+  let looks = 0;
+  await using client = new BitswapClient({
+    peers: [{ id: "a", openStream: () => new Promise(() => {}) }],
+    stallTimeout: Infinity,
+    stealAfter: Infinity,
+    reconnectTimeout: Infinity,
+    now() {
+      looks++;
+      return performance.now();
+    },
+  });
+  const signal = AbortSignal.timeout(50);
+  await assertRejects(() => client.get(HELLO_CID, { signal }), DOMException);
+  assert(looks < 30, `${looks}`);
 });

@@ -44,6 +44,8 @@ export interface LedgerEntry extends Ledger {
   room: PromiseWithResolvers<void> | undefined;
   /** Bytes held of messages that are not complete, or not taken in yet, over all streams. */
   buffered: number;
+  /** Bytes of blocks read for the peer and not written yet, over all streams. */
+  held: number;
   /** Bytes sent since `windowStart`. */
   windowBytes: number;
   /** When the window of the served-bytes limit began, in ms. */
@@ -112,6 +114,7 @@ export class LedgerBook {
       idle: new Map(),
       room: undefined,
       buffered: 0,
+      held: 0,
       windowBytes: 0,
       windowStart: now,
     };

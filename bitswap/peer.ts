@@ -9,7 +9,7 @@
  * @module
  */
 
-import { concat, fromUtf8, HtxError, utf8 } from "./_core.ts";
+import { concat, HtxError, utf8 } from "./_core.ts";
 
 /** Protocol id that each stream begins with, after its length in one byte (HTX 1.1 §7). */
 export const BITSWAP_PROTOCOL = "/betanet/bitswap/2.2.0";
@@ -80,15 +80,8 @@ export async function readProtocol(
     bytes = bytes.length === 0 ? chunk : concat(bytes, chunk);
   }
   const end = 1 + bytes[0]!;
-  let id;
-  try {
-    id = fromUtf8(bytes.subarray(1, end));
-  } catch (cause) {
-    throw new HtxError("MALFORMED", "Cannot read protocol id: it is not UTF-8", {
-      field: "protocol id",
-      cause,
-    });
-  }
+  // What is no UTF-8, or begins with a mark of byte order, is some other protocol's like any unknown id.
+  const id = new TextDecoder("utf-8", { ignoreBOM: true }).decode(bytes.subarray(1, end));
   return { id, rest: bytes.subarray(end) };
 }
 
@@ -168,6 +161,10 @@ export function connectionPeer(
       if (current === mine) current = undefined;
     };
     mine.then((made) => made.closed.then(forget, forget), forget);
+    // A dialler that does not look at the signal may never settle: whoever comes next dials anew.
+    signal.addEventListener("abort", forget, { once: true });
+    const settled = (): void => signal.removeEventListener("abort", forget);
+    mine.then(settled, settled);
     return mine;
   }
 

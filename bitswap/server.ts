@@ -17,6 +17,7 @@ import {
   type DecodedWantlist,
   decodePieces,
   encodeFramed,
+  MAX_BLOCK_LENGTH,
   MAX_CID_LENGTH,
   MAX_MESSAGE_LENGTH,
   MAX_WANTS_PER_PEER,
@@ -70,6 +71,11 @@ const MAX_ENTRIES_FACTOR = 4;
 const MAX_BUFFERED_FACTOR = 4;
 /** Answers that may wait before no more wants are read from the stream. */
 const MAX_WAITING_ANSWERS = 4096;
+/**
+ * Bytes of blocks that may be read for one peer and not written yet, over all its streams, before a stream reads no
+ * further ahead than the one block that it sends: who reads none of his streams would gather them all.
+ */
+const MAX_HELD_BYTES: number = 32 * 1024 * 1024;
 /** What an entry of a want-list is taken to hold in memory besides its bytes, while it waits for room. */
 const ENTRY_LENGTH = 256;
 
@@ -240,12 +246,16 @@ interface Task {
   readonly priority: number;
   readonly sendDontHave: boolean;
   cancelled: boolean;
+  /** Whether it was queued anew because the store said that it has what it had just not given. */
+  rechecked: boolean;
 }
 
 interface Load {
   readonly task: Task;
   /** Never rejects: what cannot be read is absent. */
   readonly result: Pieces | Promise<Pieces>;
+  /** What it counts for against {@linkcode MAX_HELD_BYTES}: the longest block until the length is known. */
+  held: number;
   settled: boolean;
   failed: boolean;
 }
@@ -295,6 +305,8 @@ class StreamServer {
   #asking = 0;
   /** Bytes held of the message that is not complete. */
   #buffered = 0;
+  /** Bytes of blocks read and not written yet. */
+  #held = 0;
   #ended = false;
   #broken = false;
   /** The peer has had all the bytes it may have: it is answered no more. */
@@ -330,6 +342,7 @@ class StreamServer {
     const task = this.#open.get(key);
     if (task === undefined) return;
     this.#context.ledger.idle.delete(task);
+    task.rechecked = false;
     this.#queue.add(task);
     this.#notify();
   }
@@ -338,6 +351,8 @@ class StreamServer {
     this.#broken = true;
     this.#context.ledger.buffered -= this.#buffered;
     this.#buffered = 0;
+    this.#context.ledger.held -= this.#held;
+    this.#held = 0;
     for (const task of this.#open.values()) this.#close(task);
     this.#notify();
     this.#drained?.resolve();
@@ -442,6 +457,7 @@ class StreamServer {
       priority: entry.priority,
       sendDontHave: entry.sendDontHave,
       cancelled: false,
+      rechecked: false,
     };
     this.#open.set(key, task);
     this.#context.ledger.wants++;
@@ -528,7 +544,9 @@ class StreamServer {
 
   async #recheck(task: Task): Promise<void> {
     try {
-      if (await this.#context.store.has(task.cid) && this.#unwait(task)) this.arrived(task.key);
+      if (!await this.#context.store.has(task.cid) || !this.#unwait(task)) return;
+      this.arrived(task.key);
+      task.rechecked = true;
     } catch (error) {
       this.#context.onError(error);
     }
@@ -556,17 +574,20 @@ class StreamServer {
       this.#presences = [];
       const payload: BlockPayload<readonly Uint8Array[]>[] = [];
       let length = 0;
+      let held = 0;
       while (this.#loads.length > 0 && length < BATCH_LENGTH) {
         const load = this.#loads[0]!;
         // A slow store holds up nothing that could be said now.
         if (!load.settled && (payload.length > 0 || blockPresences.length > 0)) break;
         const pieces = await load.result;
         this.#loads.shift();
+        held += load.held;
         length += this.#answer(load, pieces, payload);
         if (this.#exhausted) break;
         this.#load();
       }
       await this.#write(blockPresences, payload);
+      this.#hold(-held);
       this.#sentBlocks ||= payload.length > 0;
       if (this.#exhausted) return await this.#endExhausted();
       this.#drained?.resolve();
@@ -576,8 +597,9 @@ class StreamServer {
 
   /** Starts reading blocks: one where the store answers at once, several where it takes its time. */
   #load(): void {
-    const { limits } = this.#context;
+    const { limits, ledger } = this.#context;
     while (this.#loads.length < limits.readAhead) {
+      if (this.#held > 0 && ledger.held >= MAX_HELD_BYTES) return;
       if (this.#loads.some(({ result }) => !(result instanceof Promise))) return;
       const task = this.#queue.next();
       if (task === undefined) return;
@@ -587,25 +609,42 @@ class StreamServer {
 
   #read(task: Task): Load {
     const { store, onError } = this.#context;
+    const load = (result: Load["result"], held: number): Load => {
+      this.#hold(held);
+      return { task, result, held, settled: !(result instanceof Promise), failed: false };
+    };
     try {
       const result = readToSend(store, task.cid);
-      if (!(result instanceof Promise)) return { task, result, settled: true, failed: false };
-      const settle = (pieces: Pieces): Pieces => {
-        load.settled = true;
+      if (!(result instanceof Promise)) {
+        const pieces = sendable(result);
+        return load(pieces, lengthOf(pieces));
+      }
+      const settle = (found: Pieces): Pieces => {
+        const pieces = sendable(found);
+        this.#hold(lengthOf(pieces) - loading.held);
+        loading.held = lengthOf(pieces);
+        loading.settled = true;
         this.#notify();
         return pieces;
       };
       const fail = (error: unknown): Pieces => {
-        load.failed = true;
+        loading.failed = true;
         onError(error);
         return settle(undefined);
       };
-      const load: Load = { task, result: result.then(settle, fail), settled: false, failed: false };
-      return load;
+      const loading = load(result.then(settle, fail), MAX_BLOCK_LENGTH);
+      return loading;
     } catch (error) {
       onError(error);
-      return { task, result: undefined, settled: true, failed: true };
+      return { ...load(undefined, 0), failed: true };
     }
+  }
+
+  /** Keeps count of what is held of blocks; a broken stream holds nothing. */
+  #hold(bytes: number): void {
+    if (this.#broken) return;
+    this.#held += bytes;
+    this.#context.ledger.held += bytes;
   }
 
   /**
@@ -630,9 +669,9 @@ class StreamServer {
       if (!task.sendDontHave && !this.#ended) {
         // Bitswap keeps such a want: should the block come into the store, it is sent.
         this.#wait(task);
-        // It may have come between the reading and the waiting. One that is there and cannot be read would be read
-        // again at once, for ever: it is when it is put anew.
-        if (!load.failed) void this.#recheck(task);
+        // It may have come between the reading and the waiting. One that the store has, or says it has, and does not
+        // give would be read again at once, for ever: it is when it is put anew.
+        if (!load.failed && !task.rechecked) void this.#recheck(task);
         return 0;
       }
       this.#close(task);
@@ -664,6 +703,15 @@ class StreamServer {
       await Promise.all(writes);
     }
   }
+}
+
+function lengthOf(pieces: Pieces): number {
+  return pieces === undefined ? 0 : blockLength(pieces);
+}
+
+/** A store may keep longer blocks than the exchange takes (HTX 1.1 §7): here they are absent. */
+function sendable(pieces: Pieces): Pieces {
+  return pieces === undefined || blockLength(pieces) > MAX_BLOCK_LENGTH ? undefined : pieces;
 }
 
 /** The CID of a want, if it is one that can name a block here. */

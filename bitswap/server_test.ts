@@ -132,8 +132,93 @@ Deno.test("a stream of another protocol is reset with REFUSED", async () => {
     const hand = await dial(server, "peer", concat(new Uint8Array([id.length]), utf8(id)));
     assertEquals(await failure(hand), "REFUSED", id);
   }
-  const hand = await dial(server, "peer", new Uint8Array([1, 0xff]));
-  assertEquals(await failure(hand), "PROTOCOL_ERROR");
+  const ids = [new Uint8Array([0xff]), concat(new Uint8Array([0xef, 0xbb, 0xbf]), utf8(BITSWAP_PROTOCOL))];
+  for (const id of ids) {
+    const hand = await dial(server, "peer", concat(new Uint8Array([id.length]), id));
+    assertEquals(await failure(hand), "REFUSED", `${id}`);
+  }
+});
+
+Deno.test("a store that says it has a block and does not give it is asked again no more than once", async () => {
+  const inner = new MemoryBlockstore();
+  let reads = 0;
+  const store = {
+    ...storeWith(inner, (cid) => {
+      reads++;
+      return inner.get(cid);
+    }),
+    has: () => true,
+  };
+  const server = new BitswapServer({ blockstore: store });
+  const hand = await dial(server);
+  const cid = cidOf(utf8("late"));
+  await hand.say({ wantlist: { entries: [{ cid: cid.bytes }] } });
+  await hand.say({ wantlist: { entries: [{ cid: cidOf(utf8("other")).bytes, sendDontHave: true }] } });
+  assertEquals(summary([(await hand.hear())!]).dontHave, [cidOf(utf8("other")).toString()]);
+  assertEquals(reads, 3);
+  await server.put(utf8("late"));
+  assertEquals(summary([(await hand.hear())!]).blocks, [cid.toString()]);
+  await hand.rest();
+});
+
+Deno.test("a block longer than the exchange takes is absent, however long those of the store may be", async () => {
+  const long = new Uint8Array(MAX_BLOCK_LENGTH + 1);
+  const memory = () =>
+    new VerifiedBlockstore(new MemoryBlockstore(), { maxBlockLength: 2 * MAX_BLOCK_LENGTH });
+  const inner = memory();
+  for (
+    const blockstore of [memory(), new VerifiedBlockstore(inner, { maxBlockLength: 2 * MAX_BLOCK_LENGTH })]
+  ) {
+    const server = new BitswapServer({ blockstore });
+    const cid = await server.put(long);
+    const hand = await dial(server);
+    await hand.say({ wantlist: { entries: [{ cid: cid.bytes, sendDontHave: true }] } });
+    const { blocks, dontHave } = summary(await hand.rest());
+    assertEquals([blocks, dontHave], [[], [cid.toString()]]);
+  }
+});
+
+Deno.test("who reads none of his streams makes the server hold little more than a block for each", async () => {
+  const inner = new MemoryBlockstore();
+  const blocks = testBlocks(5, MAX_BLOCK_LENGTH);
+  for (const block of blocks) inner.put(cidOf(block), block);
+  let reads = 0;
+  const store = storeWith(inner, async function* (cid) {
+    reads++;
+    yield* await Promise.resolve(inner.get(cid));
+  });
+  const server = new BitswapServer({ blockstore: store });
+  const request = concat(
+    protocolHeader(),
+    ...encodeFramed({ wantlist: { entries: blocks.map((block) => ({ cid: cidOf(block).bytes })) } }),
+  );
+  const end = Promise.withResolvers<null>();
+  const stuck = Promise.withResolvers<void>();
+  const streams: Promise<void>[] = [];
+  let stuckCount = 0;
+  const allStuck = Promise.withResolvers<void>();
+  const count = 40;
+  for (let i = 0; i < count; i++) {
+    const chunks = [request];
+    let isStuck = false;
+    streams.push(server.handleStream({
+      read: () => Promise.resolve(chunks.shift() ?? end.promise),
+      write: () => {
+        if (!isStuck && ++stuckCount === count) allStuck.resolve();
+        isStuck = true;
+        return stuck.promise;
+      },
+      closeWrite: () => Promise.resolve(),
+      reset: () => {},
+    }, { peer: "peer" }));
+  }
+  await allStuck.promise;
+  // One each, and what fits into 32 MiB.
+  assert(reads <= count + 16, `${reads}`);
+  stuck.resolve();
+  end.resolve(null);
+  await Promise.all(streams);
+  assertEquals(reads, count * blocks.length);
 });
 
 Deno.test("the protocol id and the first message may come in any pieces", async () => {
