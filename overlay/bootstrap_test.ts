@@ -156,6 +156,8 @@ Deno.test("no network and no AS gets more than 5 % of a responder's capacity", (
   for (let i = 0; i < 5; i++) assertEquals(admit(`2001:db8:0:ab${i}0::1`), true);
   assertEquals(admit("2001:db8:0:abff:ffff::"), "ipv6-prefix");
   assertEquals(admit("2001:0DB8:0000:AB00:0:0:0:1"), "ipv6-prefix");
+  assertEquals(admit("2001:db8:0:ab00::1%eth0"), "ipv6-prefix", "a zone is none of the network's");
+  assertEquals(admit("::ffff:192.0.2.9%2"), "ipv4-prefix");
   assertEquals(admit("2001:db8:0:ac00::"), true, "the next /56");
   for (let i = 0; i < 5; i++) assertEquals(admit(`10.0.${i}.1`, 64500), true);
   assertEquals(admit("10.0.9.1", 64500), "as");
@@ -232,6 +234,8 @@ Deno.test("the limiter refuses what is no address with the typed error", () => {
       "::1::",
       "1:2:3:4:5:6:7",
       "[::1]",
+      "::1%",
+      "1.2.3.4%eth0",
       "::g",
       "x",
     ]

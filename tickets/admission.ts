@@ -27,7 +27,7 @@ import {
 } from "../core/mod.ts";
 import { decodeBase64Url, encodeBase64Url } from "./_base64url.ts";
 import { latest } from "./_clock.ts";
-import { takeFromCookies } from "./extract.ts";
+import { literalCookies, takeFromCookies } from "./extract.ts";
 
 /** Seconds that an admission lasts. */
 export const DEFAULT_ADMISSION_SECONDS = 15 * 60;
@@ -205,13 +205,16 @@ export class AdmissionCookies {
   /**
    * As {@linkcode check}, and the `cookie` lines without admission cookies, byte for byte: they are as good as a password
    * and nobody's business behind the gateway.
+   *
+   * Only the name as it is counts: browsers keep `__Host-` from other hosts and from plain HTTP, but not `__%48ost-`, by
+   * which a stranger could add a second cookie to a visitor's and so shut him out. In other spellings it is taken out.
    */
   take(cookies: readonly string[]): { readonly result: AdmissionResult; readonly rest: readonly string[] } {
     const values: string[] = [];
     const lines: string[] = [];
     for (const line of cookies) {
       const taken = takeFromCookies(line, this.#name);
-      values.push(...taken.values);
+      values.push(...literalCookies(line, this.#name));
       if (taken.rest !== undefined) lines.push(taken.rest);
     }
     return { result: this.#judge(values), rest: lines };

@@ -125,9 +125,20 @@ Deno.test("two admission cookies are none, and none is none", () => {
   assertEquals(reasonOf(admission.check([])), "missing");
   assertEquals(reasonOf(admission.check(["a=b", ""])), "missing");
   for (
-    const lines of [[`${pair}; ${pair}`], [pair, pair], [`${pair}; __Host-sid=x`], [pair, "__Host%2dsid="]]
+    const lines of [[`${pair}; ${pair}`], [pair, pair], [`${pair}; __Host-sid=x`], [pair, " __Host-sid\t="]]
   ) {
     assertEquals(reasonOf(admission.check(lines)), "repeated");
+  }
+});
+
+Deno.test("a cookie that any host may set is no admission cookie, adds nothing to one, and goes no further", () => {
+  const admission = cookies();
+  const pair = pairOf(admission.issue());
+  const other = pair.replace("__Host", "__%48ost"); // which browsers do not keep to the host and to TLS
+  assertEquals(reasonOf(admission.check([other])), "missing");
+  for (const tossed of [other, "__Host%2dsid="]) {
+    const { result, rest } = admission.take([`a=b; ${tossed}; ${pair}`, tossed]);
+    assertEquals([reasonOf(result), rest], ["ok", ["a=b"]]);
   }
 });
 

@@ -333,11 +333,10 @@ export class TicketClient {
 
 /** The bytes of a form that has room for a ticket; `undefined` where the request has no such body. Uses it up. */
 async function readForm(request: Request, room: number): Promise<Bytes | undefined> {
-  if (request.method !== "POST") return undefined;
-  if (request.body === null) return new Uint8Array(0);
+  const empty = request.body === null;
   const fields = {
     method: request.method,
-    contentType: request.headers.get("content-type"),
+    contentType: request.headers.get("content-type") ?? (empty ? FORM_TYPE : null), // where there is nothing, it is given
     contentEncoding: request.headers.get("content-encoding"),
     contentLength: request.headers.get("content-length") ?? "0", // not there yet where the body is a string or bytes
   };
@@ -345,7 +344,7 @@ async function readForm(request: Request, room: number): Promise<Bytes | undefin
   const copy = request.clone().body;
   if (copy === null) return new Uint8Array(0);
   let form: Bytes = new Uint8Array(0);
-  for await (const chunk of copy) {
+  for await (const chunk of copy.pipeThrough(new TransformStream(), { signal: request.signal })) {
     if (form.length + chunk.length + room > MAX_TICKET_BODY_LENGTH) return undefined; // leaving cancels the copy
     form = concat(form, chunk);
   }
@@ -354,12 +353,31 @@ async function readForm(request: Request, room: number): Promise<Bytes | undefin
 
 function rebuild(request: Request, url: string, init: RequestInit): Request {
   const body = init.body === undefined ? request.body : init.body;
+  const {
+    method,
+    mode,
+    credentials,
+    cache,
+    redirect,
+    referrer,
+    referrerPolicy,
+    integrity,
+    keepalive,
+    signal,
+  } = request;
   return new Request(url, {
-    method: request.method,
+    method,
     headers: init.headers ?? request.headers,
     ...(body === null ? {} : { body, ...(body instanceof ReadableStream ? { duplex: "half" } : {}) }),
-    redirect: request.redirect,
-    signal: request.signal,
+    ...(mode === "navigate" ? {} : { mode }), // which only a browser may say
+    credentials,
+    cache,
+    redirect,
+    referrer,
+    referrerPolicy,
+    integrity,
+    keepalive,
+    signal,
   });
 }
 

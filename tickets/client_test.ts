@@ -294,3 +294,46 @@ Deno.test("TicketClient.fetch() lets `admitted` read the answer, and asks as oft
   }
   assertEquals(asked, 3);
 });
+
+Deno.test("TicketClient.apply() makes no form of a request that says it is something else", async () => {
+  const anywhere = new TicketClient(generateTicketKey(), {
+    policy: new TicketPolicy({ carriers: { body: 1 } }),
+  });
+  for (
+    const headers of [{ "content-type": "application/json" }, { "content-encoding": "gzip" }]
+  ) {
+    await assertRejects(() => anywhere.apply(new Request(HTTPS, { method: "POST", headers })), TypeError);
+  }
+  const applied = await anywhere.apply(new Request(HTTPS, { method: "POST" }));
+  assertEquals(applied.headers.get("content-type"), "application/x-www-form-urlencoded");
+});
+
+Deno.test("TicketClient.apply() ends with the request's signal while it reads a form", async () => {
+  const stop = new AbortController();
+  const request = new Request(HTTPS, {
+    method: "POST",
+    headers: { "content-type": "application/x-www-form-urlencoded" },
+    body: new ReadableStream({ pull: () => stop.abort(new Error("enough")) }), // and no byte ever comes
+    signal: stop.signal,
+  });
+  await assertRejects(() => new TicketClient(generateTicketKey()).apply(request), Error, "enough");
+});
+
+Deno.test("TicketClient.apply() keeps the request's settings", async () => {
+  const settings = {
+    mode: "same-origin",
+    credentials: "include",
+    cache: "no-store",
+    redirect: "manual",
+    referrerPolicy: "no-referrer",
+    integrity: "sha256-AAAA",
+    keepalive: true,
+  } as const;
+  for (const carrier of TICKET_CARRIERS) {
+    const client = new TicketClient(generateTicketKey(), { carrier });
+    const applied = await client.apply(new Request(HTTPS, { method: "POST", ...settings }));
+    for (const [name, value] of Object.entries(settings)) {
+      assertEquals(Reflect.get(applied, name), value, name);
+    }
+  }
+});

@@ -157,6 +157,13 @@ export function takeFromCookies(line: string, name: string): Taken<string | unde
   return { values, rest: kept === "" ? undefined : kept };
 }
 
+/** The values of a cookie in one `cookie` line, where its name is spelled as browsers spell it. */
+export function literalCookies(line: string, name: string): string[] {
+  return line.split(";").map(splitPair).filter(([found]) => trimBlanks(found) === name).map(([, value]) =>
+    value
+  );
+}
+
 /** Takes every query parameter of a name out of a request target; a query of nothing else goes with its `?`. */
 export function takeFromTarget(target: string, name: string): Taken<string> {
   const mark = target.indexOf("?");
