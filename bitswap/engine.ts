@@ -17,7 +17,7 @@
  * @module
  */
 
-import { MAX_WANTS_PER_PEER, type WantlistEntry } from "./message.ts";
+import { MAX_MESSAGE_LENGTH, MAX_WANTS_PER_PEER, type WantlistEntry } from "./message.ts";
 
 /** Why a peer is no longer asked. */
 export type DropReason = "wrong-blocks" | "stalled" | "protocol-error" | "unreachable";
@@ -30,7 +30,12 @@ export interface WantEngineOptions {
   readonly maxOutstandingBytes?: number;
   /** Wrong blocks after which a peer is dropped (HTX 1.1 §7). @default {3} */
   readonly maxWrongBlocks?: number;
-  /** Time without progress after which a peer that owes something is dropped, in ms. @default {10000} */
+  /**
+   * Time without progress after which a peer that owes something is dropped, in ms. A block that a peer at work has
+   * owed for so long may be asked of an idle one, too.
+   *
+   * @default {10000}
+   */
   readonly stallTimeout?: number;
   /** Age from which on an idle peer takes over what a slower one owes, in ms. @default {1000} */
   readonly stealAfter?: number;
@@ -54,6 +59,8 @@ const MAX_WINDOW = 512;
 const ASK_AHEAD = 256;
 /** Bytes that count as progress before a block is complete: fewer could keep a dead peer alive for ever. */
 const PROGRESS_BYTES = 16 * 1024;
+/** Bytes of a stream that count as progress without a right block among them: those of two messages of the longest. */
+const MAX_FRUITLESS_BYTES: number = 2 * MAX_MESSAGE_LENGTH;
 /** One want in a hundred may be taken over from a peer that is slow but at work: bounds duplicates. */
 const BLOCKS_PER_STEAL = 100;
 /** Taken-back wants remembered per stream, whose blocks may still come and are no lies. */
@@ -126,6 +133,8 @@ interface Peer {
   averageBlock: number;
   lastProgress: number;
   progressBytes: number;
+  /** Bytes since the last right block. */
+  fruitlessBytes: number;
   dropped: boolean;
 }
 
@@ -250,6 +259,7 @@ export class WantEngine {
       averageBlock: 0,
       lastProgress: now,
       progressBytes: 0,
+      fruitlessBytes: 0,
       dropped: false,
     };
     for (const want of this.#wants.values()) peer.toAsk.push(want);
@@ -276,6 +286,7 @@ export class WantEngine {
     if (peer.streams.length === 0) {
       peer.dropped = false;
       peer.lastProgress = now;
+      peer.fruitlessBytes = 0;
       // After a break the peer may have other blocks than before: what it did not have is asked again.
       for (const want of this.#wants.values()) {
         if (want.answers.get(peer) === "dont-have") this.#askAgain(want, peer);
@@ -351,7 +362,9 @@ export class WantEngine {
     const peer = this.#streams.get(streamId)?.peer;
     if (peer === undefined) return;
     peer.progressBytes += bytes;
+    peer.fruitlessBytes += bytes;
     if (peer.progressBytes < PROGRESS_BYTES) return;
+    if (peer.fruitlessBytes > MAX_FRUITLESS_BYTES * peer.streams.length) return;
     peer.progressBytes = 0;
     peer.lastProgress = now;
   }
@@ -384,6 +397,7 @@ export class WantEngine {
     peer.stats.bytes += length;
     peer.lastProgress = now;
     peer.progressBytes = 0;
+    peer.fruitlessBytes = 0;
     peer.averageBlock += (length - peer.averageBlock) / Math.min(peer.stats.blocks, 16);
     const cap = Math.floor(this.#maxOutstandingBytes / Math.max(1, peer.averageBlock));
     peer.window = Math.min(peer.window + 1, Math.max(MIN_WINDOW, Math.min(MAX_WINDOW, cap)));
@@ -566,9 +580,11 @@ export class WantEngine {
       if (peer.assigned >= peer.window) return;
       const { stream } = want;
       if (stream === undefined || stream.peer === peer || want.answers.get(peer) !== "have") continue;
-      if (now - want.askedAt < this.#stealAfter) continue;
-      // From a peer that is silent everything is taken; from one that is only slow, little, as it may still come.
-      if (now - stream.peer.lastProgress < this.#stealAfter) {
+      const age = now - want.askedAt;
+      if (age < this.#stealAfter) continue;
+      // From a peer that is silent everything is taken, and what it has owed for as long as it might have been silent.
+      // From one that is only slow little is taken, as it may still come.
+      if (age < this.#stallTimeout && now - stream.peer.lastProgress < this.#stealAfter) {
         if (budget <= 0) continue;
         budget--;
         this.#steals++;

@@ -198,6 +198,44 @@ Deno.test("WantEngine lets an idle peer take over what a silent one owes, and li
   assertEquals(engine.block(2, "B", 10, 270), "duplicate");
 });
 
+Deno.test("WantEngine leaves no want with a peer that is only slow for longer than the stall timeout, if another is idle", () => {
+  const engine = engineOf({ a: [1], b: [2] }, { stealAfter: 100, stallTimeout: 1000 });
+  for (const key of "ABCD") engine.want(key, cid(key));
+  engine.poll(0);
+  for (const key of "ABCD") engine.presence(2, key, true, 1);
+  for (let now = 50; now < 1000; now += 50) {
+    engine.progress(1, 16 * 1024, now);
+    engine.tick(now);
+    if (sent(engine.poll(now)).includes("2+A")) engine.block(2, "A", 10, now);
+  }
+  assertEquals(engine.pending, 3);
+  engine.progress(1, 16 * 1024, 1000);
+  engine.tick(1000);
+  assertEquals(sent(engine.poll(1000)), ["1-B", "1-C", "1-D", "2+B", "2+C", "2+D"]);
+});
+
+Deno.test("WantEngine takes no more for progress than two of the longest messages without a right block", () => {
+  const engine = engineOf({ a: [1, 2] }, { stallTimeout: 100 });
+  for (const key of "AB") engine.want(key, cid(key));
+  engine.poll(0);
+  const message = 4 * 1024 * 1024;
+  for (let i = 0; i < 4; i++) engine.progress(1 + i % 2, message, 10);
+  engine.block(1, "A", 10, 20);
+  for (let i = 0; i < 4; i++) engine.progress(1 + i % 2, message, 30);
+  engine.progress(1, message, 110);
+  engine.tick(129);
+  assertEquals(sent(engine.poll(129)), []);
+  engine.tick(130);
+  assertEquals(sent(engine.poll(130)), ["drop a stalled"]);
+  engine.streamDown(1);
+  engine.streamDown(2);
+  engine.streamUp(3, "a", 200);
+  engine.poll(200);
+  engine.progress(3, message, 290);
+  engine.tick(300);
+  assertEquals(sent(engine.poll(300)), []);
+});
+
 Deno.test("WantEngine refuses options that are not positive, and two peers of one name", () => {
   for (
     const name of ["maxWantsPerPeer", "maxOutstandingBytes", "maxWrongBlocks", "stallTimeout", "stealAfter"]
