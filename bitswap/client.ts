@@ -9,6 +9,7 @@
  * @module
  */
 
+import { raced } from "./_abort.ts";
 import { HtxError, tell } from "./_core.ts";
 import {
   BlockNotFoundError,
@@ -926,20 +927,6 @@ function pause(ms: number, signal: AbortSignal): Promise<void> {
     const timer = setTimeout(end, ms);
     signal.addEventListener("abort", end, { once: true });
   });
-}
-
-/** Settles as the promise does, but rejects as soon as the signal aborts. */
-async function raced<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
-  if (signal === undefined) return await promise;
-  const { promise: left, reject } = Promise.withResolvers<never>();
-  const leave = (): void => reject(signal.reason);
-  if (signal.aborted) leave();
-  signal.addEventListener("abort", leave, { once: true });
-  try {
-    return await Promise.race([promise, left]);
-  } finally {
-    signal.removeEventListener("abort", leave);
-  }
 }
 
 /** Resolves with the promise, or when the signal aborts. */

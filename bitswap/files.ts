@@ -12,6 +12,7 @@
  * @module
  */
 
+import { raced } from "./_abort.ts";
 import { fileSize, malformed, readNode, walkFile } from "./_unixfs.ts";
 import { BlockNotFoundError, type Blockstore, isNotFound } from "./blockstore.ts";
 import { type CID, joinBlock } from "./cid.ts";
@@ -103,11 +104,20 @@ export async function addFile(
   ]);
   let size = 0;
   async function* counted(): AsyncGenerator<Uint8Array> {
-    for await (const chunk of iterate(content)) {
-      signal?.throwIfAborted();
-      size += chunk.length;
-      onProgress?.(size);
-      yield chunk;
+    const source = iterate(content);
+    let isDone = false;
+    try {
+      for (;;) {
+        const { done = false, value } = await raced(Promise.resolve(source.next()), signal);
+        isDone = done;
+        if (done) return;
+        size += value.length;
+        onProgress?.(size);
+        yield value;
+      }
+    } finally {
+      // A source that still waits for its next bytes is told, not waited for.
+      if (!isDone) Promise.try(() => source.return?.()).catch(() => {});
     }
   }
   const results = importer([{ content: counted() }], blockstore, {
@@ -120,8 +130,11 @@ export async function addFile(
     fileImportConcurrency: 1,
     wrapWithDirectory: false,
   });
-  for await (const { cid } of results) return { cid, size };
-  throw new HtxError("INTERNAL_ERROR", "Cannot add file: the importer gave no root");
+  const root = async (): Promise<AddedFile> => {
+    for await (const { cid } of results) return { cid, size };
+    throw new HtxError("INTERNAL_ERROR", "Cannot add file: the importer gave no root");
+  };
+  return await raced(root(), signal);
 }
 
 interface Parameters {
@@ -160,10 +173,29 @@ function requireRange(name: string, value: number, max: number, min = 1): void {
   }
 }
 
-function iterate(content: FileContent): Iterable<Uint8Array> | AsyncIterable<Uint8Array> {
-  if (content instanceof Uint8Array) return [content];
-  if (content instanceof Blob) return content.stream();
-  return content;
+function iterate(content: FileContent): Iterator<Uint8Array> | AsyncIterator<Uint8Array> {
+  if (content instanceof Uint8Array) return [content].values();
+  if (content instanceof Blob) return iterate(content.stream());
+  if (content instanceof ReadableStream) return readingOf(content);
+  return Symbol.asyncIterator in content ? content[Symbol.asyncIterator]() : content[Symbol.iterator]();
+}
+
+/** Unlike a stream's own iterator it can be left while a read is under way. */
+function readingOf(stream: ReadableStream<Uint8Array>): AsyncIterator<Uint8Array> {
+  const reader = stream.getReader();
+  return {
+    async next(): Promise<IteratorResult<Uint8Array>> {
+      const { done, value } = await reader.read();
+      if (!done) return { done, value };
+      reader.releaseLock();
+      return { done, value: undefined };
+    },
+    async return(): Promise<IteratorResult<Uint8Array>> {
+      await reader.cancel();
+      reader.releaseLock();
+      return { done: true, value: undefined };
+    },
+  };
 }
 
 /** Where {@linkcode catFile} reads blocks: a blockstore, or a client that fetches them. */
@@ -214,7 +246,7 @@ export async function* catFile(
   signal?.throwIfAborted();
   const abort = new AbortController();
   const stop = signal === undefined ? abort.signal : AbortSignal.any([signal, abort.signal]);
-  const get = (cid: CID): Promise<Uint8Array> => readBlock(blocks, cid, stop);
+  const get = (cid: CID): Promise<Uint8Array> => raced(readBlock(blocks, cid, stop), stop);
   try {
     const cid = path === "" ? root : await resolve(root, path, get);
     const block = await get(cid);
@@ -253,7 +285,7 @@ export async function statFile(
 ): Promise<FileStat> {
   const { path = "", signal } = options;
   signal?.throwIfAborted();
-  const get = (cid: CID): Promise<Uint8Array> => readBlock(blocks, cid, signal);
+  const get = (cid: CID): Promise<Uint8Array> => raced(readBlock(blocks, cid, signal), signal);
   const cid = path === "" ? root : await resolve(root, path, get);
   const node = await readNode(cid, await get(cid));
   switch (node.type) {

@@ -287,3 +287,48 @@ Deno.test("addFile() and catFile() heed their signal and refuse impossible optio
     await assertRejects(() => cat(store, cidOf(utf8("x")), options), RangeError);
   }
 });
+
+Deno.test("addFile(), catFile() and statFile() that are given up wait for no store", async () => {
+  const cid = cidOf(utf8("hello"));
+  const asked = Promise.withResolvers<void>();
+  const stuck = (): Promise<never> => {
+    asked.resolve();
+    return new Promise(() => {});
+  };
+  const store = new MemoryBlockstore();
+  store.put = stuck;
+  const ways: ((given: { signal: AbortSignal }) => Promise<unknown>)[] = [
+    (given) => addFile(store, utf8("hello"), given),
+    (given) => catFile({ get: stuck }, cid, given).next(),
+    (given) => statFile({ get: stuck }, cid, given),
+  ];
+  for (const way of ways) {
+    const stop = new AbortController();
+    const end = assertRejects(() => way({ signal: stop.signal }), Error, "enough");
+    await asked.promise;
+    stop.abort(new Error("enough"));
+    await end;
+  }
+});
+
+Deno.test("addFile() that is given up lets go of a stream that gives nothing more", async () => {
+  const begun = Promise.withResolvers<void>();
+  const cancelled = Promise.withResolvers<void>();
+  const stream = new ReadableStream<Uint8Array>({
+    pull(): Promise<void> {
+      begun.resolve();
+      return new Promise(() => {});
+    },
+    cancel: () => cancelled.resolve(),
+  }, { highWaterMark: 0 });
+  const stop = new AbortController();
+  const end = assertRejects(
+    () => addFile(new MemoryBlockstore(), stream, { signal: stop.signal }),
+    Error,
+    "enough",
+  );
+  await begun.promise;
+  stop.abort(new Error("enough"));
+  await end;
+  await cancelled.promise;
+});
