@@ -286,7 +286,9 @@ export class PathSet {
     this.#tick(now);
     const path = this.#get(id);
     const { rtt } = options;
-    if (rtt !== undefined && !(rtt >= 0)) throw new RangeError(`Cannot report success: rtt is ${rtt}`);
+    if (rtt !== undefined && !(rtt >= 0 && rtt < Infinity)) {
+      throw new RangeError(`Cannot report success: rtt is ${rtt}`);
+    }
     note(path, false);
     if (rtt !== undefined) path.rtt = path.rtt === undefined ? rtt : path.rtt + RTT_GAIN * (rtt - path.rtt);
     path.state = "validated";
@@ -369,7 +371,7 @@ export class PathSet {
   }
 
   #tick(now: number): void {
-    if (Number.isNaN(now)) throw new RangeError("Cannot use path set: the time is not a number");
+    if (!Number.isFinite(now)) throw new RangeError(`Cannot use path set: the time is ${now}`);
     this.#now = Math.max(this.#now, now);
   }
 

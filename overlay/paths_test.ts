@@ -44,7 +44,11 @@ Deno.test("PathSet refuses options out of range and names it does not have", () 
   assertThrows(() => new PathSet({ revalidateMs: 999 }), RangeError);
   const paths = new PathSet();
   assertThrows(() => paths.failed("x", 0), RangeError);
-  assertThrows(() => paths.add({ id: "x" }, NaN), RangeError);
+  paths.add({ id: "a" }, 0);
+  for (const none of [NaN, Infinity]) { // which would be the latest time for ever, or make round-trip times of NaN
+    assertThrows(() => paths.add({ id: "x" }, none), RangeError);
+    assertThrows(() => paths.succeeded("a", 0, { rtt: none }), RangeError);
+  }
 });
 
 Deno.test("PathSet never uses a path before it was validated", () => {

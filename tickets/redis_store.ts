@@ -7,7 +7,8 @@
  * Limits are tokens a minute and at once, `20/40`: they give the number its meaning, so that other limits have other
  * buckets.
  *
- * Redis has to keep what it was given: `maxmemory-policy noeviction` (checked when the connection is made), and
+ * Redis has to keep what it was given: `maxmemory-policy noeviction` (looked at whenever a connection is made; until it
+ * is so, tickets are refused), and
  * `appendonly yes` if it is to survive its own restart. Each gateway also remembers what it recorded itself, so that
  * a Redis that came back empty does not let a ticket be spent twice at one gateway.
  *
@@ -106,6 +107,7 @@ interface Limits {
 /** The little of a Redis client that is used here. */
 interface Connection {
   readonly isReady: boolean;
+  info(section: string): Promise<string>;
   scriptLoad(script: string): Promise<string>;
   evalSha(sha: string, options: { keys: string[]; arguments: string[] }): Promise<unknown>;
   close(): Promise<void>;
@@ -134,6 +136,8 @@ export class RedisTicketStore implements ReplayStore, RateLimiter, AsyncDisposab
   #limits: Limits;
   readonly #own: MemoryReplayStore = new MemoryReplayStore({ capacity: OWN_CAPACITY });
   #sha: Promise<string> | undefined;
+  /** That this Redis keeps what it is given, once for each connection. */
+  #keeps: Promise<void> | undefined;
   #nowHour = 0;
   #closed = false;
 
@@ -182,9 +186,10 @@ export class RedisTicketStore implements ReplayStore, RateLimiter, AsyncDisposab
       tell(onError, new HtxError("STORE_FAILED", "Cannot use Redis: the connection failed", { cause }));
     });
     const store = new RedisTicketStore(client, options);
+    client.on("ready", () => store.#keeps = undefined); // another connection, perhaps another Redis
     const connected = client.connect().then(async () => {
       wasReady = true;
-      requireNoEviction(await client.info("memory"));
+      await store.#checkKeeps();
     });
     if (!required) {
       connected.catch((cause: unknown) => {
@@ -312,7 +317,19 @@ export class RedisTicketStore implements ReplayStore, RateLimiter, AsyncDisposab
     }
   }
 
+  #checkKeeps(): Promise<void> {
+    if (this.#keeps === undefined) {
+      const checking = this.#connection.info("memory").then(requireNoEviction);
+      this.#keeps = checking;
+      checking.catch(() => {
+        if (this.#keeps === checking) this.#keeps = undefined; // the next ticket looks again
+      });
+    }
+    return this.#keeps;
+  }
+
   async #evaluate(call: { keys: string[]; arguments: string[] }): Promise<unknown> {
+    await this.#checkKeeps();
     if (this.#sha === undefined) {
       const loading = this.#connection.scriptLoad(SCRIPT);
       this.#sha = loading;

@@ -344,6 +344,46 @@ Deno.test("e-10: a Redis that makes room by forgetting is refused", async () => 
   const error = await assertRejects(() => RedisTicketStore.connect(server.url), HtxError);
   assertEquals(error.code, "STORE_FAILED");
   assert(error.message.includes("noeviction"));
+
+  // Also where it need not be there at first, until it was set right.
+  await using store = await RedisTicketStore.connect(server.url, { required: false });
+  const verifier = verifierOn(store);
+  for (let i = 0; i < 3; i++) assertEquals(reasonOf(await verifier.verify(ticketNow())), "store-failed");
+  using redis = await Deno.connect({ hostname: "127.0.0.1", port: server.port });
+  await redis.write(new TextEncoder().encode("CONFIG SET maxmemory-policy noeviction\r\n"));
+  await redis.read(new Uint8Array(64));
+  assertEquals(reasonOf(await verifier.verify(ticketNow())), "ok");
+  await store[Symbol.asyncDispose]();
+});
+
+Deno.test("e-10: a Redis that came back as one that forgets is refused", async () => {
+  const port = freePort();
+  let server = await Server.start(port);
+  if (server === undefined) return;
+  const reasons: unknown[] = [];
+  await using store = await RedisTicketStore.connect(server.url);
+  const verifier = new TicketVerifier({
+    keys: [VECTOR.key],
+    now: () => VECTOR.now,
+    replay: store,
+    onStoreError: (error) => reasons.push(error),
+  });
+  try {
+    assertEquals(reasonOf(await verifier.verify(ticketNow())), "ok");
+    await server[Symbol.asyncDispose]();
+    server = await Server.start(port, ["--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru"]);
+    const deadline = Date.now() + 10_000;
+    const isRefused = () =>
+      reasons.some((error) => error instanceof Error && error.message.includes("noeviction"));
+    while (!isRefused() && Date.now() < deadline) {
+      await new Promise((resolve) => setTimeout(resolve, 20)); // reconnecting takes a moment; there is no event for it
+      assertEquals(reasonOf(await verifier.verify(ticketNow())), "store-failed");
+    }
+    assert(isRefused());
+  } finally {
+    await store[Symbol.asyncDispose]();
+    await server?.[Symbol.asyncDispose]();
+  }
 });
 
 Deno.test("what Redis holds goes by itself, not before it may", async () => {
