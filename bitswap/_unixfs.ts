@@ -179,7 +179,15 @@ export async function* walkFile(
 
 /** What of which block a part stands for: its place in the file does not matter. */
 function keyOf({ cid, start, size }: Part, from: number, to: number): string {
-  return `${Math.max(0, from - start)},${Math.min(size, to - start)},${size},${cid.code},${blockKey(cid)}`;
+  return `${Math.max(0, from - start)},${Math.min(size, to - start)},${size},${nodeKey(cid)}`;
+}
+
+/**
+ * A short string that is equal for CIDs of the same node: of the same block, read by the same codec. The bytes of a
+ * dag-pb node may be linked to as a raw block too, which has no links.
+ */
+export function nodeKey(cid: CID): string {
+  return `${cid.code},${blockKey(cid)}`;
 }
 
 /** Keys seen, up to a bound. */

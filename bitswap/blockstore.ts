@@ -23,7 +23,7 @@ import {
   RAW_CODEC,
   toRawCid,
 } from "./cid.ts";
-import { HtxError } from "./_core.ts";
+import { HtxError, tell } from "./_core.ts";
 import { MAX_BLOCK_LENGTH } from "./message.ts";
 
 /** The blockstore of the ecosystem's `interface-blockstore`: whatever implements it plugs in. */
@@ -152,9 +152,10 @@ export class MemoryBlockstore implements Blockstore {
       store.#set(cid, own, isSure);
     };
     peek = (store, cid) => store.#use(cid);
-    // A subclass or a proxy may do more in its methods than we would do past them.
+    // A subclass, a proxy or an object with methods of its own may do more in them than we would do past them.
     isPlainMemory = (store): store is MemoryBlockstore =>
-      #blocks in store && Object.getPrototypeOf(store) === MemoryBlockstore.prototype;
+      #blocks in store && Object.getPrototypeOf(store) === MemoryBlockstore.prototype &&
+      Object.keys(store).length === 0;
   }
 
   #set(cid: CID, pieces: readonly Uint8Array[], isSure = false): CID {
@@ -511,7 +512,7 @@ export class VerifiedBlockstore implements Blockstore {
       }
       return found;
     });
-    if (length !== undefined) this.#onCorrupt?.({ cid, length });
+    if (length !== undefined) tell(this.#onCorrupt, { cid, length });
   }
 
   /** Length of the block if it is there and still wrong: a good put may have come first. */

@@ -293,3 +293,26 @@ Deno.test("nothing that was stored is lost when the process is killed in the mid
     }
     assert(count >= stored.length);
   }));
+
+Deno.test("an onCorrupt that throws changes nothing: the block is absent", async () => {
+  const inner = new MemoryBlockstore();
+  const block = new Uint8Array([1]);
+  void inner.put(cidOf(block), new Uint8Array([2]));
+  const store = new VerifiedBlockstore(inner, {
+    onCorrupt(): never {
+      throw new Error("mine");
+    },
+  });
+  assertEquals(await store.read(cidOf(block)), undefined);
+  assert(!inner.has(cidOf(block)));
+});
+
+Deno.test("a memory store with a method of its own is used through it", async () => {
+  const inner = new MemoryBlockstore();
+  const block = new Uint8Array([1]);
+  await inner.put(cidOf(block), block);
+  inner.get = (): never => {
+    throw new Error("mine");
+  };
+  await assertRejects(async () => await new VerifiedBlockstore(inner).read(cidOf(block)), Error, "mine");
+});

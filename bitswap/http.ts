@@ -13,10 +13,9 @@
  */
 
 import { CID as MultiformatsCid } from "multiformats/cid";
-import { fileSize, readNode, restful, SeenSet, type UnixFsNode, walkFile } from "./_unixfs.ts";
+import { fileSize, nodeKey, readNode, restful, SeenSet, type UnixFsNode, walkFile } from "./_unixfs.ts";
 import { BlockNotFoundError, type Blockstore, isNotFound, VerifiedBlockstore } from "./blockstore.ts";
 import {
-  blockKey,
   type CID,
   DAG_PB_CODEC,
   IDENTITY_CODE,
@@ -28,7 +27,7 @@ import {
   sha256Of,
 } from "./cid.ts";
 import { addFile } from "./files.ts";
-import { HtxError, toHex, utf8 } from "./_core.ts";
+import { HtxError, tell, toHex, utf8 } from "./_core.ts";
 
 /** Options of {@linkcode httpGateway}. */
 export interface HttpGatewayOptions {
@@ -92,7 +91,6 @@ export function httpGateway(options: HttpGatewayOptions = {}): FetchHandler {
     writable = false,
     maxBodyBytes = DEFAULT_MAX_BODY_BYTES,
     maxCarBlocks = DEFAULT_MAX_CAR_BLOCKS,
-    onStored,
     onError,
   } = options;
   if (!(maxBodyBytes >= 0)) throw new RangeError(`Cannot make HTTP gateway: maxBodyBytes is ${maxBodyBytes}`);
@@ -114,7 +112,7 @@ export function httpGateway(options: HttpGatewayOptions = {}): FetchHandler {
       if (request.method !== "PUT" && request.method !== "POST") {
         throw new Refusal(405, "only PUT and POST", { allow: "PUT, POST" });
       }
-      return await upload(store, request, url, maxBodyBytes, onStored);
+      return await upload(store, request, url, maxBodyBytes, options);
     } catch (error) {
       return refuse(request, error, onError);
     }
@@ -130,7 +128,7 @@ class Refusal extends Error {
 
 function refuse(request: Request, error: unknown, onError: HttpGatewayOptions["onError"]): Response {
   const { status, message, headers } = statusOf(error, request);
-  if (status >= 500) onError?.(error);
+  if (status >= 500) tell(onError, error);
   const text = `${message}\n`;
   return new Response(request.method === "HEAD" ? null : text, {
     status,
@@ -151,8 +149,9 @@ function statusOf(error: unknown, request: Request): Refusal {
     return cached ? new Refusal(412, "not in the store") : new Refusal(404, "not in the store");
   }
   if (error instanceof HtxError && error.code === "MALFORMED") return new Refusal(400, error.message);
-  if (error instanceof HtxError && error.code === "STORE_FAILED") {
-    return new Refusal(507, "the store is full");
+  const isUpload = request.method === "PUT" || request.method === "POST";
+  if (isUpload && error instanceof HtxError && error.code === "STORE_FAILED") {
+    return new Refusal(507, "the store takes no more");
   }
   return new Refusal(500, "the store failed");
 }
@@ -174,7 +173,7 @@ async function upload(
   request: Request,
   url: URL,
   maxBodyBytes: number,
-  onStored: HttpGatewayOptions["onStored"],
+  { onStored, onError }: Pick<HttpGatewayOptions, "onStored" | "onError">,
 ): Promise<Response> {
   const declared = Number(request.headers.get("content-length") ?? 0);
   const tooLong = (): Refusal => new Refusal(413, `the body is longer than ${maxBodyBytes} bytes`);
@@ -185,14 +184,18 @@ async function upload(
   }
   async function* body(): AsyncGenerator<Uint8Array> {
     let length = 0;
-    for await (const chunk of request.body ?? []) {
-      length += chunk.length;
-      if (length > maxBodyBytes) throw tooLong();
-      yield chunk;
+    try {
+      for await (const chunk of request.body ?? []) {
+        length += chunk.length;
+        if (length > maxBodyBytes) throw tooLong();
+        yield chunk;
+      }
+    } catch (error) {
+      throw error instanceof Refusal ? error : new Refusal(400, "the body broke off");
     }
   }
   const { cid, size } = await addFile(store, body(), { profile: "unixfs-v1-2025" });
-  onStored?.(cid, size);
+  tell(() => onStored?.(cid, size), cid, onError);
   // What a bare multihash names is read as a raw block: the links under a dag-pb root would be lost.
   const isBare = asMultihash !== null && cid.code === RAW_CODEC;
   return new Response(isBare ? multihashHex(cid) : cid.toString(), {
@@ -474,7 +477,9 @@ function absolute({ from, to }: ByteRange, size: number): { from: number; to: nu
 function requireOverlap(node: UnixFsNode | undefined, range: ByteRange): void {
   if (node === undefined || !isFile(node)) return;
   const size = fileSize(node);
-  if (size > 0 && range.from >= size) throw new Refusal(400, "entity-bytes lies outside of the entity");
+  if (size > 0 && (range.from >= size || size + range.to < 0)) {
+    throw new Refusal(400, "entity-bytes lies outside of the entity");
+  }
 }
 
 function isFile({ type }: UnixFsNode): boolean {
@@ -548,14 +553,14 @@ async function* walkDag(
   follow: (name: string) => boolean,
 ): AsyncGenerator<CarBlock> {
   const seen = new SeenSet(maxBlocks);
-  seen.add(blockKey(root.cid));
+  seen.add(nodeKey(root.cid));
   const rest = restful(signal);
   yield root;
   // In reverse: the next one is the last.
   const stack = (await linksOf(root, follow)).reverse();
   for (let cid; (cid = stack.pop()) !== undefined;) {
     await rest();
-    if (!dups && !seen.add(blockKey(cid))) continue;
+    if (!dups && !seen.add(nodeKey(cid))) continue;
     const block = { cid, bytes: await readBlock(store, cid) };
     yield block;
     for (const link of (await linksOf(block, follow)).reverse()) stack.push(link);
@@ -605,7 +610,7 @@ async function cborLinks(bytes: Uint8Array): Promise<CID[]> {
 async function* once(blocks: AsyncGenerator<CarBlock>, maxBlocks: number): AsyncGenerator<CarBlock> {
   const seen = new SeenSet(maxBlocks);
   for await (const block of blocks) {
-    if (seen.add(blockKey(block.cid))) yield block;
+    if (seen.add(nodeKey(block.cid))) yield block;
   }
 }
 
@@ -650,7 +655,7 @@ async function carStream(
         controller.close();
         return;
       }
-      onError?.(failure.error);
+      tell(onError, failure.error);
       controller.error(failure.error);
     },
     async cancel(): Promise<void> {

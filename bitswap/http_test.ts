@@ -20,6 +20,15 @@ async function storeWith(...blocks: Uint8Array[]): Promise<VerifiedBlockstore> {
   return store;
 }
 
+/** A store whose reads fail. */
+function failingStore(error: Error): Blockstore {
+  const store = new MemoryBlockstore();
+  store.get = (): never => {
+    throw error;
+  };
+  return store;
+}
+
 function ask(
   handler: FetchHandler,
   path: string,
@@ -290,7 +299,14 @@ Deno.test("entity-bytes gives the blocks of the range and no others", async () =
   assertEquals(await leaves("9000:20000"), [leaf(9)]);
   assertEquals(await leaves("-20000:5"), [leaf(0)]);
   assertEquals(await leaves("5:4"), []);
-  assertEquals((await ask(handler, `/ipfs/${file}?format=car&entity-bytes=10000:*`)).status, 400);
+  assertEquals(await leaves("-20000:-10000"), [leaf(0)]);
+  for (const outside of ["10000:*", "-20000:-10001"]) {
+    const response = await ask(handler, `/ipfs/${file}?format=car&entity-bytes=${outside}`);
+    assertEquals([response.status, await response.text()], [
+      400,
+      "entity-bytes lies outside of the entity\n",
+    ]);
+  }
   // What is no file ignores the range.
   assertEquals((await readCar(await ask(handler, `/ipfs/${dir}?format=car&entity-bytes=5:6`))).cids, [
     dir.toString(),
@@ -571,15 +587,66 @@ Deno.test("e-35 a block that went bad is 404, never served; a store that fails i
   await store.add(HELLO);
   void inner.put(HELLO_CID, utf8("wrong"));
   assertEquals((await ask(handler, `/ipfs/${HELLO_CID}?format=raw`)).status, 404);
-  class Failing extends MemoryBlockstore {
-    // deno-lint-ignore require-yield -- it fails before
-    override *get(): Generator<Uint8Array> {
-      throw new Error("disk on fire");
-    }
-  }
   const errors: unknown[] = [];
-  const failing = httpGateway({ blockstore: new Failing(), onError: (error) => errors.push(error) });
+  const failing = httpGateway({
+    blockstore: failingStore(new Error("disk on fire")),
+    onError: (error) => errors.push(error),
+  });
   const response = await ask(failing, `/ipfs/${HELLO_CID}?format=raw`);
   assertEquals([response.status, await response.text()], [500, "the store failed\n"]);
   assertEquals(errors.map((error) => (error as Error).message), ["disk on fire"]);
+});
+
+Deno.test("a block that the store fails to read is 500, and no store that is full", async () => {
+  const handler = httpGateway({
+    blockstore: failingStore(new HtxError("STORE_FAILED", "Cannot read block")),
+  });
+  assertEquals((await ask(handler, `/ipfs/${HELLO_CID}?format=raw`)).status, 500);
+});
+
+Deno.test("a body that breaks off is the client's failure", async () => {
+  const errors: unknown[] = [];
+  const handler = httpGateway({ writable: true, onError: (error) => errors.push(error) });
+  const body = new ReadableStream({
+    pull: (controller) => controller.error(new TypeError("connection closed")),
+  });
+  const response = await handler(new Request("http://cas/", { method: "PUT", body }));
+  assertEquals([response.status, await response.text()], [400, "the body broke off\n"]);
+  assertEquals(errors, []);
+});
+
+Deno.test("hooks that throw change no answer", async () => {
+  const thrown = new Error("mine");
+  const errors: unknown[] = [];
+  const storing = httpGateway({
+    writable: true,
+    onStored(): never {
+      throw thrown;
+    },
+    onError: (error) => errors.push(error),
+  });
+  assertEquals((await storing(new Request("http://cas/", { method: "PUT", body: HELLO }))).status, 201);
+  assertEquals(errors, [thrown]);
+  const failing = httpGateway({
+    blockstore: failingStore(new Error("disk on fire")),
+    onError(): never {
+      throw thrown;
+    },
+  });
+  assertEquals((await ask(failing, `/ipfs/${HELLO_CID}?format=raw`)).status, 500);
+});
+
+Deno.test("a CAR has what is under a node that is linked to as a raw block before", async () => {
+  const store = await storeWith(HELLO);
+  const node = encodeNode({ Links: [{ Hash: HELLO_CID, Name: "hello", Tsize: 5 }] });
+  const asNode = await store.add(node, { codec: DAG_PB_CODEC });
+  const asRaw = cidOf(node);
+  const root = await store.add(
+    encodeNode({ Links: [{ Hash: asRaw, Name: "a", Tsize: 1 }, { Hash: asNode, Name: "b", Tsize: 1 }] }),
+    { codec: DAG_PB_CODEC },
+  );
+  const car = await readCar(
+    await ask(httpGateway({ blockstore: store }), `/ipfs/${root}?format=car&car-dups=n`),
+  );
+  assertEquals(car.cids, [root, asRaw, asNode, HELLO_CID].map(String));
 });
