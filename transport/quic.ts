@@ -18,7 +18,7 @@ const DEFAULT_ALPN: readonly string[] = /* @__PURE__ */ Object.freeze(["htx/1.1"
 const DEFAULT_TIMEOUT_MS = 4_000;
 /** Above the session's own idle timeout, so that QUIC does not end what HTX keeps. */
 const IDLE_TIMEOUT_MS = 360_000;
-/** How long a client may take from its first packet to its stream, and how many may be that far at once. */
+/** How long a client may take from its first packet to its stream, and how many may be that far: past it the oldest is dropped. */
 const OPEN_TIMEOUT_MS = 10_000;
 const MAX_OPENING = 1024;
 /** Connections that may wait to be accepted. */
@@ -126,9 +126,10 @@ class QuicDuplexListener implements DuplexListener {
   readonly #endpoint: Deno.QuicEndpoint;
   readonly #listener: Deno.QuicListener;
   readonly #live: Set<Deno.QuicConn> = new Set();
+  /** Connections whose stream has not come yet, oldest first. */
+  readonly #opening: Set<Deno.QuicConn> = new Set();
   readonly #queue: Duplex[] = [];
-  #waiter: (() => void) | undefined;
-  #opening = 0;
+  readonly #waiters: (() => void)[] = [];
   #closed = false;
 
   constructor(address: TcpAddress, options: ListenQuicOptions) {
@@ -151,7 +152,7 @@ class QuicDuplexListener implements DuplexListener {
     for (;;) {
       const duplex = this.#queue.shift();
       if (duplex !== undefined || this.#closed) return duplex;
-      await new Promise<void>((resolve) => this.#waiter = resolve);
+      await new Promise<void>((resolve) => this.#waiters.push(resolve));
     }
   }
 
@@ -159,6 +160,7 @@ class QuicDuplexListener implements DuplexListener {
     if (this.#closed) return;
     this.#closed = true;
     for (const duplex of this.#queue.splice(0)) duplex.close?.();
+    for (const conn of this.#opening) drop(conn);
     this.#listener.stop();
     this.#releaseIfDone();
     this.#wake();
@@ -174,39 +176,49 @@ class QuicDuplexListener implements DuplexListener {
         this.#wake();
         return;
       }
-      if (this.#closed || this.#opening >= MAX_OPENING || this.#queue.length >= BACKLOG) incoming.refuse();
+      if (this.#closed || this.#queue.length >= BACKLOG) incoming.refuse();
       else this.#take(incoming);
     }
   }
 
   /** Handshake and first stream, while others are taken. */
   async #take(incoming: Deno.QuicIncoming): Promise<void> {
-    this.#opening++;
-    let conn: Deno.QuicConn | undefined;
-    let timer: ReturnType<typeof setTimeout> | undefined;
+    const [oldest] = this.#opening;
+    if (this.#opening.size >= MAX_OPENING && oldest !== undefined) {
+      this.#opening.delete(oldest);
+      drop(oldest);
+    }
+    let conn: Deno.QuicConn;
     try {
-      conn = await incoming.accept();
-      const open = conn;
-      this.#live.add(open);
-      open.closed.catch(() => {}).finally(() => {
-        this.#live.delete(open);
-        this.#releaseIfDone();
-      });
-      timer = setTimeout(() => open.close({ closeCode: 0, reason: "" }), OPEN_TIMEOUT_MS);
-      const streams = open.incomingBidirectionalStreams.getReader();
+      // In hand before its handshake is through: what only comes after it cannot be dropped, and a client that sends
+      // one packet (from an address that need not be its own) would hold its place for as long as the idle timeout.
+      conn = incoming.accept({ zeroRtt: true });
+    } catch {
+      return; // it left meanwhile
+    }
+    this.#live.add(conn);
+    this.#opening.add(conn);
+    conn.closed.catch(() => {}).finally(() => {
+      this.#live.delete(conn);
+      this.#releaseIfDone();
+    });
+    const timer = setTimeout(() => drop(conn), OPEN_TIMEOUT_MS);
+    try {
+      await conn.handshake; // nothing is sent, and nothing looked at, before it is through
+      const streams = conn.incomingBidirectionalStreams.getReader();
       const { value: stream } = await streams.read();
       streams.releaseLock();
       if (stream === undefined || this.#closed) throw new Error("no stream came");
-      const io = new QuicIo(stream, () => open.close());
+      const io = new QuicIo(stream, () => conn.close());
       this.#queue.push(
-        ioDuplex(io, { covert: true, localAddr: this.addr, remoteAddr: addressOf(open.remoteAddr) }),
+        ioDuplex(io, { covert: true, localAddr: this.addr, remoteAddr: addressOf(conn.remoteAddr) }),
       );
       this.#wake();
     } catch {
-      conn?.close({ closeCode: 0, reason: "" }); // a client that did not come through
+      drop(conn); // a client that did not come through
     } finally {
       clearTimeout(timer);
-      this.#opening--;
+      this.#opening.delete(conn);
     }
   }
 
@@ -216,9 +228,12 @@ class QuicDuplexListener implements DuplexListener {
   }
 
   #wake(): void {
-    this.#waiter?.();
-    this.#waiter = undefined;
+    for (const wake of this.#waiters.splice(0)) wake();
   }
+}
+
+function drop(conn: Deno.QuicConn): void {
+  conn.close({ closeCode: 0, reason: "" });
 }
 
 /** Reads and writes of a QUIC stream, and the end of the connection that it is alone on. */

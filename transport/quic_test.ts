@@ -74,3 +74,51 @@ quicTest(
     await Promise.all(clients.map((client) => client.close()));
   },
 );
+
+/** First packets of clients that never send another, each with the id that its answers carry (RFC 9000 §17.2). */
+async function firstPackets(count: number): Promise<{ packet: Uint8Array; answersTo: string }[]> {
+  const socket = Deno.listenDatagram({ transport: "udp", hostname: "127.0.0.1", port: 0 });
+  const port = "port" in socket.addr ? socket.addr.port : 0;
+  const packets = new Map<string, Uint8Array>();
+  while (packets.size < count) {
+    const controller = new AbortController();
+    const dialling = Array.from({ length: 25 }, () => dialQuic({ port }, { signal: controller.signal }));
+    for (const until = packets.size + dialling.length; packets.size < until;) {
+      const [packet] = await socket.receive();
+      const at = 6 + packet[5]!; // behind the destination's id
+      const answersTo = packet.slice(at + 1, at + 1 + packet[at]!).join();
+      if (!packets.has(answersTo)) packets.set(answersTo, packet.slice());
+    }
+    controller.abort();
+    await Promise.allSettled(dialling);
+  }
+  socket.close();
+  return [...packets].map(([answersTo, packet]) => ({ packet, answersTo }));
+}
+
+quicTest(
+  "e-37: clients that stop after their first packet keep nobody out of listenQuic(), and end with it",
+  async (mine) => {
+    const packets = await firstPackets(1025);
+    const listener = listenQuic({ port: 0 }, mine);
+    const address = { transport: "udp" as const, hostname: "127.0.0.1", port: listener.addr.port! };
+    const socket = Deno.listenDatagram({ transport: "udp", hostname: "127.0.0.1", port: 0 });
+    for (const { packet, answersTo } of packets) {
+      await socket.send(packet, address);
+      for (let answer = ""; answer !== answersTo;) {
+        const [bytes] = await socket.receive();
+        answer = bytes.slice(6, 6 + bytes[5]!).join();
+      }
+    }
+    socket.close();
+    const { io } = await dialQuic(address, { serverName: "localhost", caCerts: [mine.cert] });
+    await io!.write(new Uint8Array([7]));
+    const [accepted, none] = [listener.accept(), listener.accept()];
+    const into = new Uint8Array(8);
+    assertEquals([await (await accepted)!.io!.read(into), into[0]], [1, 7]);
+    listener.close();
+    assertEquals(await none, undefined);
+    io!.close();
+    (await accepted)!.close!();
+  },
+);
