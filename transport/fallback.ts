@@ -115,11 +115,16 @@ export class CoverLimiter {
     this.#perMinute = perMinute;
   }
 
-  /** Whether `count` covers may begin by now, all or none; they then count. `now` is a clock that never goes back, in ms. */
-  take(count: number, now: number): boolean {
+  /**
+   * Whether `count` covers may begin, all or none; they then count.
+   *
+   * @param now a clock that never goes back, in ms
+   * @param latest when the last of them begins, by the same clock
+   */
+  take(count: number, now: number, latest: number = now): boolean {
     this.#taken = this.#taken.filter((at) => now - at < MINUTE_MS);
     if (this.#taken.length + count > this.#perMinute) return false;
-    for (let i = 0; i < count; i++) this.#taken.push(now);
+    for (let i = 0; i < count; i++) this.#taken.push(latest);
     return true;
   }
 }
@@ -280,10 +285,11 @@ class FallbackRun {
   }
 
   #startCovers(plan: FallbackPlan, signal: AbortSignal): void {
-    const { covers } = plan;
+    const { covers, htxOffsetMs, htxDelayMs } = plan;
     if (covers.length === 0) return;
     const limiter = this.#options.limiter ?? (processLimiter ??= new CoverLimiter());
-    if (!limiter.take(covers.length, this.#clock.now())) {
+    const now = this.#clock.now();
+    if (!limiter.take(covers.length, now, now + htxOffsetMs - htxDelayMs)) {
       const at = this.#elapsed();
       const error = new HtxError(
         "LIMIT_EXCEEDED",
@@ -314,8 +320,9 @@ class FallbackRun {
       const open = this.#options.dialCover ?? dialTlsCover;
       const connection = await open(url, { address, signal: life.signal });
       this.#record({ kind: "cover", origin, startedMs, endedMs: this.#elapsed(), outcome: "connected" });
-      if (life.signal.aborted) connection.close();
-      else life.signal.addEventListener("abort", () => connection.close(), { once: true });
+      const end = () => tell(() => connection.close(), undefined); // a cover that fails to end has had its time
+      if (life.signal.aborted) end();
+      else life.signal.addEventListener("abort", end, { once: true });
     } catch (error) {
       cancelTimer?.();
       const refused = error instanceof HtxError && error.code === "REFUSED";

@@ -215,6 +215,54 @@ Deno.test("e-42: at most two covers in any minute, however often it falls back; 
   assertEquals([new CoverLimiter().take(3, 0), new CoverLimiter(3).take(3, 0)], [false, true]);
 });
 
+Deno.test("e-42: covers that begin late count for a minute from when they begin", async () => {
+  const begun: number[] = [];
+  const limiter = new CoverLimiter();
+  const word = (value: number) => {
+    const bytes = new Uint8Array(4);
+    new DataView(bytes.buffer).setUint32(0, value);
+    return bytes;
+  };
+  const { clock, options } = observed({
+    limiter,
+    dialCover: () => {
+      begun.push(clock.time);
+      return Promise.resolve({ close: () => {} });
+    },
+  });
+  const fallBack = async (at: number, drawn: number) => {
+    await clock.advance(at);
+    const dialling = dialWithFallback({ ...options, random: () => word(drawn) });
+    await clock.advance(at + 20_000);
+    await dialling;
+  };
+  await fallBack(0, 1000); // a back-off of 1200 ms, and covers 1000 ms behind it
+  await fallBack(61_999, 0); // of 200 ms, and covers at once: 59.999 s after the first ones
+  assertEquals(begun, [2200, 2200]);
+  await fallBack(82_000, 0);
+  assertEquals(begun, [2200, 2200, 82_200, 82_200]);
+  const takes = new CoverLimiter();
+  assertEquals([takes.take(2, 0, 1000), takes.take(1, 60_999), takes.take(2, 61_000)], [true, false, true]);
+});
+
+Deno.test("a cover that fails to end takes nobody with it", async () => {
+  let closed = 0;
+  const { clock, options } = observed({
+    dialCover: () =>
+      Promise.resolve({
+        close: () => {
+          closed++;
+          throw new Error("it does not end");
+        },
+      }),
+  });
+  const dialling = dialWithFallback(options);
+  await clock.advance(20_000);
+  const { attempts } = await dialling;
+  assertEquals(closed, 2);
+  assertEquals(attempts.map(({ outcome }) => outcome), ["failed", "connected", "connected", "connected"]);
+});
+
 Deno.test("e-42: the limiter of the process is one, whoever asks", async () => {
   const { clock, covers, options } = observed({ limiter: undefined });
   clock.time = 10 * 60_000;
