@@ -1,5 +1,6 @@
 // What this room uses of core, in one place.
 export {
+  ByteCollector,
   concat,
   copyOf,
   ed25519Sign,

@@ -14,8 +14,8 @@
  * @module
  */
 
-import { decode, encode } from "cborg";
-import { fromUtf8 } from "./_core.ts";
+import { decode } from "cborg";
+import { ByteCollector, fromUtf8, utf8 } from "./_core.ts";
 import type { Bytes } from "./_core.ts";
 import { malformed } from "./_malformed.ts";
 
@@ -179,22 +179,12 @@ export function decodeCbor(bytes: Uint8Array, what = "CBOR"): CborValue {
  * Encodes a value in the one form that {@linkcode decodeCbor} accepts; map keys in the order they are given.
  *
  * @throws {TypeError} when it has none: a number that is not finite, or whole and past 2^53-1 without being a bigint;
- * an integer of more than 64 bits; arrays and maps too deep
+ * an integer of more than 64 bits; text that is no Unicode, or begins with a byte order mark; arrays and maps too deep
  */
 export function encodeCbor(value: CborValue): Bytes {
-  let bytes;
-  try {
-    bytes = toBytes(value);
-  } catch (cause) {
-    throw new TypeError("Cannot encode CBOR: the value has no strict form", { cause });
-  }
-  const scan = scanCbor(bytes);
-  if (!scan?.ok) throw new TypeError(`Cannot encode CBOR: the value has no strict form: ${scan?.reason}`);
-  return bytes;
-}
-
-function toBytes(value: CborValue): Bytes {
-  return new Uint8Array(encode(value, { mapSorter: () => 0 }));
+  const out = new ByteCollector();
+  write(value, out, 0);
+  return out.take();
 }
 
 /**
@@ -243,11 +233,91 @@ function readCbor(
     // All else was found by the scan.
     return { ok: false, reason: "duplicate-key", at: 0 };
   }
-  const again = toBytes(value);
+  const again = encodeCbor(value);
   const at = bytes.findIndex((byte, i) => byte !== again[i]);
   if (at < 0 && again.length === bytes.length) return { ok: true, value };
   // What is left are floats that a shorter form holds.
   return { ok: false, reason: "not-shortest", at: Math.max(at, 0) };
+}
+
+/** By hand, since cborg writes most halves below 2^-14 as singles. */
+function write(value: CborValue, out: ByteCollector, depth: number): void {
+  if (typeof value === "number" && !Number.isInteger(value)) out.push(float(value));
+  else if (typeof value === "number" || typeof value === "bigint") out.push(integer(value));
+  else if (value === false || value === true || value === null) {
+    out.push(Uint8Array.of(value === null ? 0xf6 : value ? 0xf5 : 0xf4)); // RFC 8949 §3.3
+  } else if (typeof value === "string") {
+    const text = utf8(value);
+    if (value.startsWith("\ufeff") || fromUtf8(text) !== value) throw noForm("such text");
+    out.push(head(MAJOR_TEXT, text.length));
+    out.push(text);
+  } else if (value instanceof Uint8Array) {
+    out.push(head(MAJOR_BYTES, value.length));
+    out.push(value);
+  } else {
+    if (depth >= MAX_CBOR_DEPTH) throw noForm("what is nested so deep");
+    if (value instanceof Map) {
+      out.push(head(MAJOR_MAP, value.size));
+      for (const entry of value) for (const part of entry) write(part, out, depth + 1);
+    } else if (Array.isArray(value)) {
+      out.push(head(MAJOR_ARRAY, value.length));
+      for (const item of value) write(item, out, depth + 1);
+    } else throw noForm(`a value of type ${typeof value}`);
+  }
+}
+
+function integer(value: number | bigint): Bytes {
+  if (typeof value === "number" && !Number.isSafeInteger(value)) throw noForm("a number so large");
+  const whole = BigInt(value);
+  return whole < 0n ? head(MAJOR_NEGATIVE, -1n - whole) : head(MAJOR_UNSIGNED, whole);
+}
+
+/** The first byte and the shortest argument (RFC 8949 §3). */
+function head(major: number, argument: number | bigint): Bytes {
+  let rest = BigInt(argument);
+  if (rest > 0xffff_ffff_ffff_ffffn) throw noForm("an integer of more than 64 bits");
+  const info = [27, 26, 25, 24].find((info) => rest >= LEAST_ARGUMENT[info]!);
+  if (info === undefined) return Uint8Array.of((major << 5) | Number(rest));
+  const out = new Uint8Array(1 + ARGUMENT_LENGTH[info]!);
+  out[0] = (major << 5) | info;
+  for (let at = out.length - 1; at > 0; at--) {
+    out[at] = Number(rest & 0xffn);
+    rest >>= 8n;
+  }
+  return out;
+}
+
+/** The shortest float that holds a number that is not whole. */
+function float(value: number): Bytes {
+  if (!Number.isFinite(value)) throw noForm(`${value}`);
+  const view = new DataView(new ArrayBuffer(9));
+  view.setFloat32(1, value);
+  const single = view.getUint32(1);
+  const exponent = ((single >>> 23) & 0xff) - 127;
+  const sign = (single >>> 16) & 0x8000;
+  // A half has 10 bits after the point and exponents from -14; below that it counts in units of 2^-24.
+  const half = exponent < -14
+    ? Math.abs(value) * 2 ** 24
+    : exponent > 15
+    ? NaN
+    : ((exponent + 15) << 10) | ((single >>> 13) & 0x3ff);
+  view.setUint16(1, sign | half);
+  if (readFloat(view, 1, 2) === value) {
+    view.setUint8(0, 0xf9);
+    return new Uint8Array(view.buffer, 0, 3);
+  }
+  view.setFloat32(1, value);
+  if (view.getFloat32(1) === value) {
+    view.setUint8(0, 0xfa);
+    return new Uint8Array(view.buffer, 0, 5);
+  }
+  view.setUint8(0, 0xfb);
+  view.setFloat64(1, value);
+  return new Uint8Array(view.buffer);
+}
+
+function noForm(what: string): TypeError {
+  return new TypeError(`Cannot encode CBOR: ${what} has no strict form`);
 }
 
 /** UTF-8, and without the byte order mark in front that decoders drop. */
@@ -267,5 +337,6 @@ function readFloat(view: DataView, at: number, length: number): number {
   const exponent = (half >> 10) & 0x1f;
   const fraction = half & 0x3ff;
   if (exponent === 31) return fraction === 0 ? Infinity : NaN;
-  return exponent === 0 ? fraction * 2 ** -24 : (fraction + 1024) * 2 ** (exponent - 25);
+  const sign = half & 0x8000 ? -1 : 1;
+  return sign * (exponent === 0 ? fraction * 2 ** -24 : (fraction + 1024) * 2 ** (exponent - 25));
 }

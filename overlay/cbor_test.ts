@@ -208,6 +208,24 @@ Deno.test("what encodeCbor() writes, decodeCbor() reads back, and no proper pref
   }));
 });
 
+Deno.test("every half is written as one and read, and no other form of its value is", () => {
+  for (let half = 0; half < 0x1_0000; half++) {
+    const exponent = (half >> 10) & 0x1f;
+    const magnitude = exponent === 0
+      ? (half & 0x3ff) * 2 ** -24
+      : (1 + (half & 0x3ff) / 1024) * 2 ** (exponent - 15);
+    const value = half & 0x8000 ? -magnitude : magnitude;
+    if (exponent === 31 || Number.isInteger(value)) continue; // refused as what they are
+    const bytes = Uint8Array.of(0xf9, half >> 8, half & 0xff);
+    assertEquals(decodeCbor(bytes), value);
+    assertEquals(encodeCbor(value), bytes);
+    const single = new Uint8Array(5);
+    single[0] = 0xfa;
+    new DataView(single.buffer).setFloat32(1, value);
+    assertEquals(checkCbor(single), { ok: false, reason: "not-shortest", at: 0 });
+  }
+});
+
 Deno.test("encodeCbor() refuses what decodeCbor() would not read back", () => {
   const deep = (levels: number): CborValue => levels === 0 ? 0 : [deep(levels - 1)];
   const refused = [
