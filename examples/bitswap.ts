@@ -20,12 +20,13 @@ import {
   catFile,
   type CID,
   DAG_PB_CODEC,
+  MemoryBlockstore,
   multihashHex,
   openDirectory,
   parseCid,
   peerOf,
   statFile,
-  type VerifiedBlockstore,
+  VerifiedBlockstore,
 } from "@betanet/htx/bitswap";
 import { KeyPair, publicKeyFromHex } from "@betanet/htx/noise";
 import { connect, type HtxClient, serveStreams } from "@betanet/htx/transport";
@@ -45,6 +46,9 @@ Usage: bitswap.ts put FILE DIR             stores FILE as blocks in DIR, prints 
 
 The result is on standard output, progress on standard error: a bar on a terminal, plain lines otherwise.
 Exit status: 0 done, 1 failed (not found, no peer), 2 bad arguments.`;
+
+/** Bytes of blocks that `cat` keeps where it is given no directory. */
+const MEMORY_BYTES = 16 * 1024 * 1024;
 
 const positional = {
   put: ["FILE", "DIR"],
@@ -127,10 +131,11 @@ async function get(args: Arguments): Promise<void> {
 async function cat(args: Arguments): Promise<void> {
   const root = cidOf(args);
   const dir = args.optional("DIR");
-  await using fetching = await fetchFrom(
-    args.text("PEERS"),
-    dir === undefined ? undefined : await openDirectory(dir),
-  );
+  // The root is read twice, and a part may occur twice: neither is fetched twice.
+  const blockstore = dir === undefined
+    ? new VerifiedBlockstore(new MemoryBlockstore({ maxBytes: MEMORY_BYTES, whenFull: "evict" }))
+    : await openDirectory(dir);
+  await using fetching = await fetchFrom(args.text("PEERS"), blockstore);
   const { size: total } = await statFile(fetching.client, root);
   const progress = showProgress(total);
   const out = Deno.stdout.writable.getWriter();
@@ -158,10 +163,10 @@ interface Fetching extends AsyncDisposable {
 }
 
 /** A client of all the peers that can be reached. */
-async function fetchFrom(peers: string, blockstore: VerifiedBlockstore | undefined): Promise<Fetching> {
+async function fetchFrom(peers: string, blockstore: VerifiedBlockstore): Promise<Fetching> {
   const tunnels: HtxClient[] = [];
   const client = new BitswapClient({
-    ...(blockstore === undefined ? {} : { blockstore }),
+    blockstore,
     onPeerDropped: ({ peer, reason }) => console.error(`${peer} is not asked any more: ${reason}`),
   });
   for (const text of peers.split(",")) {

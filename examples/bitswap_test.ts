@@ -26,6 +26,8 @@ Deno.test("bitswap.ts puts a file, serves its blocks, and gets it back", async (
       const cat = await run("bitswap.ts", ["-N"], ["cat", cid, peer]);
       assertEquals(cat.code, 0, cat.stderr);
       assertEquals(cat.stdout === text, true);
+      // The root among them, though it is read twice.
+      assertMatch(cat.stderr, /: 6 blocks, 1\.1 MB\n/);
       const get = await run("bitswap.ts", ALL, [
         "get",
         cid,
