@@ -18,6 +18,8 @@ export const DEFAULT_MAX_BUCKETS = 65_536;
 const MINUTE_MS = 60_000;
 /** The grain of a bucket's times, in ms: whole multiples of it and times since 1970 add up in floats without rounding. */
 const GRAIN_MS = 2 ** -10;
+/** Past this a clock that goes back was set, and is followed; up to it, time stands still. */
+const SET_BACK_MS = 1_000;
 
 /**
  * Decides how many tickets of one network are looked at. {@linkcode rateLimiterContract} tests implementations.
@@ -30,7 +32,7 @@ export interface RateLimiter {
    * Takes a token out of a bucket.
    *
    * @param bucket see {@linkcode rateBucketOf}
-   * @param now milliseconds since 1970; an earlier time than seen before counts as the latest seen
+   * @param now milliseconds since 1970; an earlier time than seen before gives no tokens
    * @returns whether there was one
    */
   take(bucket: string, now: number): boolean | Promise<boolean>;
@@ -98,6 +100,7 @@ export class MemoryRateLimiter implements RateLimiter {
 
   /** Takes a token out of a bucket; whether there was one. */
   take(bucket: string, now: number): boolean {
+    if (now < this.#now - SET_BACK_MS && Number.isFinite(now)) this.#setBack(now);
     this.#now = latest(this.#now, now);
     const position = this.#positions.get(bucket);
     const fullAt = Math.max(position === undefined ? 0 : this.#fullAt[position]!, this.#now) + this.#interval;
@@ -114,6 +117,14 @@ export class MemoryRateLimiter implements RateLimiter {
       this.#sink(0);
     }
     return true;
+  }
+
+  /** Else what was taken while the clock was ahead would come back only when that time comes again. */
+  #setBack(now: number): void {
+    this.#now = now;
+    for (const [position, fullAt] of this.#fullAt.entries()) { // the order stays
+      this.#fullAt[position] = Math.min(fullAt, now + this.#capacity);
+    }
   }
 
   #topIsFull(): boolean {

@@ -157,6 +157,21 @@ Deno.test("MemoryRateLimiter: a clock that gives no number once gives no tokens 
   }
 });
 
+Deno.test("MemoryRateLimiter: a clock that was ahead and is set back gives no tokens and locks nobody out", () => {
+  const limiter = new MemoryRateLimiter({ burst: 2 });
+  const hour = 3_600_000;
+  for (const bucket of ["a", "b", "b"]) assert(limiter.take(bucket, 10 * hour));
+  assertEquals([1, 2, 3].map(() => limiter.take("c", hour)), [true, true, false]);
+  for (const bucket of ["a", "b"]) {
+    assertEquals([0, 2_999, 3_000, 3_000].map((ms) => limiter.take(bucket, hour + ms)), [
+      false,
+      false,
+      true,
+      false,
+    ]);
+  }
+});
+
 Deno.test("MemoryRateLimiter refuses options that are no limits", () => {
   for (
     const options of [{ perMinute: 0 }, { perMinute: NaN }, { burst: 0 }, { burst: 1.5 }, { maxBuckets: 0 }]

@@ -58,7 +58,13 @@ local clock = time[1] * 1000 + math.floor(time[2] / 1000)
 if ARGV[1] == "1" then
   local now = tonumber(ARGV[5]) or clock
   local interval, capacity = tonumber(ARGV[3]), tonumber(ARGV[4])
-  local full = math.max(math.min(tonumber(redis.call("GET", KEYS[1]) or "0"), now + capacity), now) + interval
+  local known = tonumber(redis.call("GET", KEYS[1]) or "0")
+  if known > now + capacity then
+    known = now + capacity
+    -- Redis's own clock was set back: what is empty now fills from now on
+    if ARGV[5] == "" then redis.call("SET", KEYS[1], string.format("%.10f", known), "PX", math.ceil(capacity) + 60000) end
+  end
+  local full = math.max(known, now) + interval
   if full - now > capacity then return 2 end
   redis.call("SET", KEYS[1], string.format("%.10f", full), "PX", math.ceil(full - now) + 60000)
 end

@@ -212,6 +212,22 @@ Deno.test("e-17: buckets are shared between gateways, and tickets that fail thei
   assertEquals(reasonOf(await second.verify(spent, { address: "192.0.4.1" })), "replayed");
 });
 
+Deno.test("a Redis whose clock was set back gives no tokens and locks nobody out", async () => {
+  await using server = await Server.start();
+  if (server === undefined) return;
+  const limits = { perMinute: 6_000, burst: 2 };
+  await using store = await RedisTicketStore.connect(server.url, { prefix: "p", ...limits });
+  using redis = await Deno.connect({ hostname: "127.0.0.1", port: server.port });
+  const ahead = Date.now() + 3_600_000; // a bucket drawn on an hour from now
+  await redis.write(new TextEncoder().encode(`SET p:rate:6000/2:b ${ahead}\r\n`));
+  await redis.read(new Uint8Array(64));
+  assertEquals(await store.take("b", 0), false);
+  const deadline = Date.now() + 5_000;
+  let taken = false;
+  while (!taken && Date.now() < deadline) taken = await store.take("b", 0); // 10 ms
+  assert(taken);
+});
+
 Deno.test("setLimits() counts from the next ticket on; what was spent stays spent", async () => {
   await using server = await Server.start();
   if (server === undefined) return;
