@@ -141,6 +141,33 @@ Deno.test("clients of one key over the server's limit of wants get all there is"
   assertEquals(server.ledger("client")!.dontHaves, 0);
 });
 
+Deno.test("a server of few wants gives all it has to a client that asks several peers ahead", async () => {
+  const blocks = testBlocks(100, 300);
+  const servers = [new BitswapServer({ maxWantsPerPeer: 3 }), new BitswapServer({ maxWantsPerPeer: 1 })];
+  const wanted = Promise.withResolvers<void>();
+  for (const [i, block] of blocks.entries()) await servers[i % 2]!.put(block);
+  const dropped: PeerDropped[] = [];
+  await using client = new BitswapClient({
+    peers: servers.map((server, i) => ({
+      id: `${i}`,
+      async openStream(signal) {
+        // Much is wanted by then, and asked in one message.
+        await wanted.promise;
+        return await peerOf(`${i}`, server).openStream(signal);
+      },
+    })),
+    onPeerDropped: (event) => dropped.push(event),
+  });
+  function* cids(): Generator<CID> {
+    for (const [i, block] of blocks.entries()) {
+      if (i === 60) wanted.resolve();
+      yield cidOf(block);
+    }
+  }
+  const got = await Array.fromAsync(client.getMany(cids()));
+  assertEquals([got.length, dropped], [100, []]);
+});
+
 Deno.test("an onProgress that throws fails its own get, and no other of the block", async () => {
   const server = await serverWith([HELLO]);
   for (const blockstore of [undefined, new MemoryBlockstore()]) {

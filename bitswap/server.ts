@@ -409,13 +409,12 @@ class StreamServer {
   async #apply(wantlist: DecodedWantlist | undefined, held: number): Promise<void> {
     if (wantlist === undefined) return;
     const { entries, full } = wantlist;
-    const { maxWantsPerPeer } = this.#context.limits;
-    if (entries.length > MAX_ENTRIES_FACTOR * maxWantsPerPeer) {
+    // A peer knows the limit of the protocol, not a lower one of ours: beyond that its wants wait for room.
+    const limit = MAX_ENTRIES_FACTOR * Math.max(this.#context.limits.maxWantsPerPeer, MAX_WANTS_PER_PEER);
+    if (entries.length > limit) {
       throw new HtxError(
         "LIMIT_EXCEEDED",
-        `Cannot take want-list: it has ${entries.length} entries, limit is ${
-          MAX_ENTRIES_FACTOR * maxWantsPerPeer
-        }`,
+        `Cannot take want-list: it has ${entries.length} entries, limit is ${limit}`,
         { field: "wantlist" },
       );
     }

@@ -451,8 +451,14 @@ Deno.test("no more than the limit of wants is taken from a peer, over all its st
   await two.rest();
   assertEquals(server.ledger("same")!.wants, 0);
 
+  const many = (length: number): BitswapMessageInit => ({
+    wantlist: { entries: Array.from({ length }, () => ({ cid: HELLO_CID.bytes })) },
+  });
+  const most = await dial(server);
+  await most.say(many(4096));
+  assert(summary(await most.rest()).blocks.length > 0);
   const flood = await dial(server);
-  await flood.say({ wantlist: { entries: Array.from({ length: 41 }, () => ({ cid: HELLO_CID.bytes })) } });
+  await flood.say(many(4097));
   assertEquals(await failure(flood), "EXCESSIVE_LOAD");
 });
 
