@@ -162,6 +162,8 @@ export class Block {
 
 /** Blocks stored at once while further ones arrive. */
 const MAX_STORING = 16;
+/** Blocks of one getMany looked for at once in our own store. */
+const MAX_LOOKING = 16;
 /** In-flight blocks of one getMany while no size is known yet, and bounds afterwards. */
 const FIRST_IN_FLIGHT = 64;
 const MIN_IN_FLIGHT = 8;
@@ -439,11 +441,8 @@ export class BitswapClient implements AsyncDisposable {
       }
       notify();
     };
-    const start = async (cid: CID): Promise<void> => {
-      requireTrusted(cid);
-      const local = await this.#local(cid, signal);
-      if (local !== undefined) return deliver(local, undefined);
-      if (done || failure !== undefined) return; // meanwhile nobody wants it any more
+    const want = (cid: CID): void => {
+      if (left || failure !== undefined) return; // meanwhile nobody wants it any more
       const sink: Sink = {
         cid,
         block: (block, peer) => {
@@ -460,13 +459,30 @@ export class BitswapClient implements AsyncDisposable {
       open.add(sink);
       this.#subscribe(sink, priority);
     };
+    const look = async (cid: CID): Promise<void> => {
+      looking++;
+      try {
+        const local = await this.#local(cid, signal);
+        if (local === undefined) want(cid);
+        else if (!left) deliver(local, undefined);
+      } catch (error) {
+        fail(error);
+      } finally {
+        looking--;
+        notify();
+      }
+    };
+    const source = Symbol.asyncIterator in cids ? cids[Symbol.asyncIterator]() : cids[Symbol.iterator]();
     const abort = (): void => fail(signal?.reason);
     signal?.addEventListener("abort", abort, { once: true });
-    const source = Symbol.asyncIterator in cids ? cids[Symbol.asyncIterator]() : cids[Symbol.iterator]();
     let pulling = false;
+    /** Look-ups in our own store under way. */
+    let looking = 0;
     let done = false;
+    let left = false;
     const pull = async (): Promise<void> => {
-      const room = (): boolean => open.size + arrived.length < this.#inFlight(bufferBytes);
+      const room = (): boolean =>
+        looking < MAX_LOOKING && open.size + arrived.length + looking < this.#inFlight(bufferBytes);
       // Without room nothing changes: to notify then would keep the consumer spinning.
       if (pulling || !room()) return;
       pulling = true;
@@ -474,8 +490,13 @@ export class BitswapClient implements AsyncDisposable {
         while (!done && failure === undefined && room()) {
           const step = source.next();
           const { value, done: last } = step instanceof Promise ? await step : step;
-          if (last) done = true;
-          else await start(value);
+          if (last) {
+            done = true;
+            break;
+          }
+          requireTrusted(value);
+          if (this.blockstore === undefined) want(value);
+          else void look(value);
         }
       } catch (error) {
         fail(error);
@@ -493,7 +514,7 @@ export class BitswapClient implements AsyncDisposable {
           yield block;
           continue;
         }
-        if (done && !pulling && open.size === 0) break;
+        if (done && !pulling && looking === 0 && open.size === 0) break;
         await wake.promise;
         wake = Promise.withResolvers<void>();
       }
@@ -501,9 +522,10 @@ export class BitswapClient implements AsyncDisposable {
     } finally {
       signal?.removeEventListener("abort", abort);
       done = true;
+      left = true;
       for (const sink of open) this.#unsubscribe(sink);
       // A source that is still waiting for its next CID is told, not waited for.
-      Promise.resolve(source.return?.()).catch(() => {});
+      (async () => await source.return?.())().catch(() => {});
     }
   }
 

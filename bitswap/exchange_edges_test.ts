@@ -398,3 +398,65 @@ Deno.test("timeouts without an end look after the peers no more than four times 
   await assertRejects(() => client.get(HELLO_CID, { signal }), DOMException);
   assert(looks < 30, `${looks}`);
 });
+
+Deno.test("getMany() asks for all that is wanted at once in few messages", async () => {
+  const blocks = testBlocks(400, 100);
+  const server = await serverWith(blocks);
+  for (const blockstore of [undefined, new MemoryBlockstore()]) {
+    const before = server.ledger("client")?.messages ?? 0;
+    await using client = new BitswapClient({
+      peers: [peerOf("a", server)],
+      ...(blockstore === undefined ? {} : { blockstore }),
+    });
+    assertEquals((await Array.fromAsync(client.getMany(blocks.map((block) => cidOf(block))))).length, 400);
+    const messages = server.ledger("client")!.messages - before;
+    assert(messages < 100, `${messages}`);
+  }
+});
+
+Deno.test("getMany() looks for several blocks at once in a store that takes its time, and for no more", async () => {
+  const blocks = testBlocks(40, 100);
+  const inner = new MemoryBlockstore();
+  for (const block of blocks) await inner.put(cidOf(block), block);
+  const gate = Promise.withResolvers<void>();
+  const full = Promise.withResolvers<void>();
+  let looking = 0;
+  await using client = new BitswapClient({
+    blockstore: storeWith(inner, async function* (cid) {
+      if (++looking === 16) full.resolve();
+      await gate.promise;
+      yield* inner.get(cid);
+    }),
+  });
+  const all = Array.fromAsync(client.getMany(blocks.map((block) => cidOf(block))));
+  await full.promise;
+  for (let i = 0; i < 20; i++) await undefined;
+  assertEquals(looking, 16);
+  gate.resolve();
+  assertEquals((await all).length, 40);
+});
+
+Deno.test("getMany() that was left asks for no CID that its source gives after that", async () => {
+  const server = await serverWith([HELLO]);
+  const other = await server.put(utf8("other"));
+  const late = Promise.withResolvers<void>();
+  const asked = Promise.withResolvers<void>();
+  async function* cids(): AsyncGenerator<CID> {
+    yield HELLO_CID;
+    asked.resolve();
+    await late.promise;
+    yield other;
+  }
+  await using client = new BitswapClient({ peers: [peerOf("a", server)] });
+  const source = cids();
+  for await (const block of client.getMany(source)) {
+    assertEquals(block.bytes, HELLO);
+    await asked.promise;
+    break;
+  }
+  late.resolve();
+  // It has ended when this has.
+  await source.return(undefined);
+  assertEquals(await client.get(HELLO_CID), HELLO);
+  assertEquals(server.ledger("client")!.blocksSent, 2);
+});

@@ -117,7 +117,7 @@ export async function addFile(
       }
     } finally {
       // A source that still waits for its next bytes is told, not waited for.
-      if (!isDone) Promise.try(() => source.return?.()).catch(() => {});
+      if (!isDone) (async () => await source.return?.())().catch(() => {});
     }
   }
   const results = importer([{ content: counted() }], blockstore, {
