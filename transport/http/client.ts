@@ -76,7 +76,7 @@ export async function exchangeOverStream(
     stream.reset("CANCELLED", "aborted");
     throw options.signal.reason;
   }
-  const exchange = new ClientExchange(stream, request.method, options);
+  const exchange = orGiveBack(stream, () => new ClientExchange(stream, request.method, options));
   const outgoing: Outgoing = {
     stream,
     head: { request },
@@ -97,6 +97,16 @@ export async function exchangeOverStream(
     throw new TypeError("Cannot exchange: the CONNECT was accepted, and what follows is no message");
   }
   return response;
+}
+
+/** What an exchange begins with. Where that fails its stream is let go of: the caller may have kept no hold of it. */
+export function orGiveBack<T>(stream: HttpStream, make: () => T): T {
+  try {
+    return make();
+  } catch (error) {
+    stream.reset("CANCELLED", "exchange not begun");
+    throw error;
+  }
 }
 
 /** Whether a response says that what follows it is a tunnel, and not its content (RFC 9110 §9.3.6). */
@@ -122,15 +132,15 @@ export async function connectOverStream(
   head: HttpRequestHead,
   options: HttpExchangeOptions = {},
 ): Promise<HttpTunnel> {
-  if (!isWebSocketRequest(head)) {
+  const bytes = orGiveBack(stream, () => {
+    if (isWebSocketRequest(head)) return encodeHttpRequest(head);
     throw new TypeError("Cannot connect: the head is not a CONNECT with the field upgrade: websocket");
-  }
-  const bytes = encodeHttpRequest(head);
+  });
   if (options.signal?.aborted) {
     stream.reset("CANCELLED", "aborted");
     throw options.signal.reason;
   }
-  const exchange = new ClientExchange(stream, head.method, options);
+  const exchange = orGiveBack(stream, () => new ClientExchange(stream, head.method, options));
   stream.write(bytes).catch(() => {}); // Shows where the response is read.
   exchange.directionEnded(); // From here on it is the tunnel's.
   const response = await exchange.response();
@@ -273,12 +283,14 @@ export async function fetchOverStream(
   let parts: HttpRequestParts;
   let signal = options.signal;
   if (request instanceof Request) {
-    parts = requestParts(request);
+    parts = orGiveBack(stream, () => requestParts(request));
     signal = signal === undefined ? request.signal : AbortSignal.any([signal, request.signal]);
   } else {
     parts = request;
   }
-  if (trailers !== undefined) parts = { ...parts, trailers: trailerFields(trailers) };
+  if (trailers !== undefined) {
+    parts = { ...parts, trailers: orGiveBack(stream, () => trailerFields(trailers)) };
+  }
   const response = await exchangeOverStream(stream, parts, {
     signal,
     limits: options.limits,

@@ -149,6 +149,7 @@ export class HttpMessageDecoder {
   #padding = 0;
   #ended = false;
   #error: HtxError | undefined;
+  #failedMethod: string | undefined;
 
   /** Makes a decoder for one message. */
   constructor(kind: "request" | "response", options: HttpDecoderOptions = {}) {
@@ -160,6 +161,11 @@ export class HttpMessageDecoder {
   /** The error that `next()` threw, and throws again. */
   get error(): HtxError | undefined {
     return this.#error;
+  }
+
+  /** Of a request whose head failed: the method, if it had come. What answers a HEAD has no content, even then. */
+  get failedMethod(): string | undefined {
+    return this.#failedMethod;
   }
 
   /** Whether the whole message has been reported. */
@@ -206,6 +212,7 @@ export class HttpMessageDecoder {
       if (event === undefined && this.#pos < this.#end && !this.#owned) this.#own(0);
       return event;
     } catch (error) {
+      this.#failedMethod = this.#scannedMethod();
       this.#state = "failed";
       this.#buf = EMPTY;
       this.#pos = this.#end = 0;
@@ -366,6 +373,14 @@ export class HttpMessageDecoder {
     this.#controlSpans = 0;
     this.#state = "fields";
     return true;
+  }
+
+  /** The method of a request whose head has not been reported. */
+  #scannedMethod(): string | undefined {
+    const [start, end] = this.#spans;
+    const head = this.#state === "control" || this.#state === "fields";
+    if (!this.#request || !head || start === undefined || end === undefined) return undefined;
+    return latin1(this.#buf.subarray(this.#pos + start, this.#pos + end));
   }
 
   /** Scans a header or trailer section (RFC 9292 §3.6); true when all of it is here. */

@@ -182,7 +182,7 @@ class ServerExchange implements HttpExchangeInfo {
     } catch (error) {
       // Reset or cut off before there was a request: there is nobody to answer.
       if (decoder.error !== error || !(error instanceof HtxError)) return;
-      await this.#answer(httpStatusOf(error), "GET");
+      await this.#answer(httpStatusOf(error), decoder.failedMethod ?? "GET");
       if (!this.#requestEnded) stream.stopSending();
       return;
     }

@@ -8,7 +8,7 @@
 import { deferred, within } from "../../core/_deferred.ts";
 import { type Bytes, HtxError, utf8 } from "../../core/mod.ts";
 import { timerDelay } from "./_timer_delay.ts";
-import { connectOverStream, fieldsOf } from "./client.ts";
+import { connectOverStream, fieldsOf, orGiveBack } from "./client.ts";
 import type { HttpField, HttpRequestHead } from "./message.ts";
 import type { HttpExchangeHandler, HttpResponseParts } from "./server.ts";
 import type { HttpStream } from "./stream.ts";
@@ -492,19 +492,9 @@ export async function webSocketOverStream(
   url: URL | string,
   options: WebSocketOverStreamOptions = {},
 ): Promise<StreamWebSocket> {
-  const target = new URL(url, "ws://localhost");
-  const secure = target.protocol === "wss:" || target.protocol === "https:";
-  const { protocols = [], headers, signal, maxMessageBytes } = options;
-  const fields: HttpField[] = [["upgrade", "websocket"], ["sec-websocket-version", "13"]];
-  if (protocols.length > 0) fields.push(["sec-websocket-protocol", protocols.join(", ")]);
-  fields.push(...fieldsOf(new Headers(headers)));
-  const head: HttpRequestHead = {
-    method: "CONNECT",
-    scheme: secure ? "https" : "http",
-    authority: target.host,
-    path: target.pathname + target.search,
-    fields,
-  };
+  const { protocols = [], signal, maxMessageBytes } = options;
+  const target = orGiveBack(stream, () => new URL(url, "ws://localhost"));
+  const head = orGiveBack(stream, () => webSocketHead(target, options));
   const { status, fields: answered, body, tunnel } = await connectOverStream(stream, head, { signal });
   if (tunnel === undefined) {
     body.cancel(); // unread, it would keep the stream
@@ -518,6 +508,20 @@ export async function webSocketOverStream(
   const socket = new StreamWebSocket({ protocol, url: target.href, maxMessageBytes });
   socket._start(tunnel);
   return socket;
+}
+
+function webSocketHead(target: URL, options: WebSocketOverStreamOptions): HttpRequestHead {
+  const { protocols = [], headers } = options;
+  const fields: HttpField[] = [["upgrade", "websocket"], ["sec-websocket-version", "13"]];
+  if (protocols.length > 0) fields.push(["sec-websocket-protocol", protocols.join(", ")]);
+  fields.push(...fieldsOf(new Headers(headers)));
+  return {
+    method: "CONNECT",
+    scheme: target.protocol === "wss:" || target.protocol === "https:" ? "https" : "http",
+    authority: target.host,
+    path: target.pathname + target.search,
+    fields,
+  };
 }
 
 /** Options of {@linkcode relayWebSocket} and {@linkcode webSocketProxyUpstream}. */
