@@ -45,6 +45,8 @@ const HOUR_MS = TICKET_HOUR_SECONDS * 1000;
 const CLOCK_SLACK_MS = HOUR_MS;
 const FIRST_BACKOFF_MS = 50;
 const MAX_BACKOFF_MS = 2_000;
+/** Commands without an answer. Strangers cause them, and a Redis that hangs without hanging up would gather all. */
+const MAX_WAITING = 8_192;
 /** What a gateway remembers of its own. */
 const OWN_CAPACITY = 65_536;
 
@@ -179,6 +181,7 @@ export class RedisTicketStore implements ReplayStore, RateLimiter, AsyncDisposab
       maintNotifications: "disabled",
       disableClientInfo: true,
       disableOfflineQueue: true, // a ticket is refused rather than kept waiting
+      commandsQueueMaxLength: MAX_WAITING,
       socket: {
         connectTimeout,
         reconnectStrategy: (retries: number): number | false => {

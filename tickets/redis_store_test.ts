@@ -353,6 +353,30 @@ Deno.test("a server that accepts and never answers is given up in time", async (
   for (const connection of connections) connection.close();
 });
 
+Deno.test("a Redis that hangs gathers no more than so many commands, and is used again when it goes on", async () => {
+  await using server = await Server.start();
+  if (server === undefined) return;
+  await using store = await RedisTicketStore.connect(server.url, {
+    commandTimeout: 50,
+    perMinute: 1e6,
+    burst: 1e6,
+  });
+  assert(await store.take("b", 0));
+  server.process.kill("SIGSTOP");
+  const asked = await Promise.allSettled(Array.from({ length: 10_000 }, () => store.take("b", 0)));
+  assert(asked.every(({ status }) => status === "rejected"));
+  const error = await assertRejects(() => store.take("b", 0), HtxError); // told at once, not after 50 ms
+  assert(error.code === "STORE_FAILED" && error.cause instanceof Error);
+  server.process.kill("SIGCONT");
+  const deadline = Date.now() + 10_000;
+  let answer = false;
+  while (!answer && Date.now() < deadline) {
+    await new Promise((resolve) => setTimeout(resolve, 20)); // what waited is answered first; there is no event for it
+    answer = await store.take("b", 0).catch(() => false);
+  }
+  assert(answer);
+});
+
 Deno.test("e-10: a Redis that makes room by forgetting is refused", async () => {
   const options = ["--maxmemory", "100mb", "--maxmemory-policy", "volatile-lru"];
   await using server = await Server.start(freePort(), options);
