@@ -220,6 +220,7 @@ function isList(names: NonNullable<Command["positional"]>): names is readonly st
 function describe(error: unknown): string {
   if (error instanceof Deno.errors.AddrInUse) {
     const ports = portsAsked.filter((port) => port !== 0);
+    if (ports.length === 0) return error.message; // no argument named it: whoever read it from elsewhere says where
     const which = ports.length === 1 ? `port ${ports[0]}` : `one of the ports ${ports.join(", ")}`;
     return `${which} is taken: choose another one, or 0 to let the system choose`;
   }

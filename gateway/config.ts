@@ -8,7 +8,8 @@
 import { parse as parseToml } from "@std/toml/parse";
 import { stringify as stringifyToml } from "@std/toml/stringify";
 import * as v from "valibot";
-import { TicketPolicy } from "../tickets/mod.ts";
+import { publicKeyFromHex } from "../noise/mod.ts";
+import { takeFromCookies, TicketPolicy } from "../tickets/mod.ts";
 import { ForwardingPolicy } from "./forwarded.ts";
 import { DEFAULT_GATEWAY_LIMITS } from "./limits.ts";
 
@@ -233,6 +234,7 @@ const secret = v.pipe(
   text,
   v.regex(SECRET, "expected file:PATH or env:NAME, since secrets do not stand in this file"),
 );
+const REDIS_URL = /^(?:rediss?:\/\/.+|file:.+|env:[A-Za-z_][A-Za-z0-9_]*)$/;
 const optionalSecret = v.union(
   [v.literal(""), secret],
   "expected file:PATH or env:NAME, since secrets do not stand in this file",
@@ -264,6 +266,7 @@ const policy = v.pipe(
     }
   }, 'expected a BN-Ticket policy such as "v1; carriers=cookie:0.5,query:0.3,body:0.2; len=24..64"'),
 );
+const DEFAULT_SESSION_NAME = "sid";
 const table = v.strictObject;
 const ADDRESS = /^(?:\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._-]+):[0-9]{1,5}$/;
 
@@ -346,7 +349,10 @@ function makeSchema() {
       kv_path: v.optional(text, ""),
       redis_url: v.optional(
         v.union(
-          [v.literal(""), v.pipe(text, v.regex(/^(?:rediss?:\/\/.+|file:.+|env:[A-Za-z_][A-Za-z0-9_]*)$/))],
+          [
+            v.literal(""),
+            v.pipe(text, v.regex(REDIS_URL, "expected redis://host:port, file:PATH or env:NAME")),
+          ],
           "expected redis://host:port, file:PATH or env:NAME",
         ),
         "",
@@ -368,7 +374,7 @@ function makeSchema() {
             "expected a cookie name without prefix",
           ),
         ),
-        "sid",
+        DEFAULT_SESSION_NAME,
       ),
       seconds: v.optional(whole(1), 900),
       sliding: v.optional(flag, false),
@@ -459,7 +465,7 @@ export function parseConfig(source: string, name = "gateway.toml"): GatewayConfi
     throw new ConfigError(name, [syntaxProblem(error)]);
   }
   const empty = Object.fromEntries(TABLES.map((one) => [one, {}]));
-  const result = v.safeParse(schema ??= makeSchema(), { ...empty, ...data });
+  const result = v.safeParse(schema ??= makeSchema(), { ...empty, ...data }, { abortPipeEarly: true });
   const problems: ConfigProblem[] = [];
   if (!result.success) {
     for (const issue of result.issues) {
@@ -473,7 +479,7 @@ export function parseConfig(source: string, name = "gateway.toml"): GatewayConfi
         : missing
         ? "is missing"
         : table
-        ? `expected a table${shown(path, issue.input)}`
+        ? `expected a table${typeof issue.input === "string" ? "" : shown(path, issue.input)}`
         : issue.message.startsWith("expected")
         ? `${issue.message}${shown(path, issue.input)}`
         : `expected ${issue.expected ?? "something else"}${shown(path, issue.input)}`;
@@ -484,7 +490,7 @@ export function parseConfig(source: string, name = "gateway.toml"): GatewayConfi
   const config: GatewayConfig = result.output;
   const problem = (path: (string | number)[], message: string) =>
     problems.push({ line: lineOf(source, path), key: dotted(path), message });
-  const { listen, tickets, session, decoy } = config;
+  const { listen, tickets, session, decoy, admin } = config;
   if ((listen.tls_cert === "") !== (listen.tls_key === "")) {
     problem(
       ["listen", listen.tls_cert === "" ? "tls_key" : "tls_cert"],
@@ -504,12 +510,22 @@ export function parseConfig(source: string, name = "gateway.toml"): GatewayConfi
     if (covert_path !== "") problem(["websocket", "covert_path"], `expected none, ${cannot}`);
   }
   for (const [i, upstream] of config.upstream.entries()) {
-    if (upstream.address !== "echo" && upstream.public_key === "") {
-      problem(["upstream", i, "public_key"], "expected the upstream's public key, which is pinned");
+    if (upstream.address === "echo") continue;
+    const path = ["upstream", i, "public_key"];
+    if (upstream.public_key === "") problem(path, "expected the upstream's public key, which is pinned");
+    else if (!isPublicKey(upstream.public_key)) {
+      problem(path, "expected a public key: no key has this encoding");
     }
   }
   if (tickets.enabled && tickets.keys.length === 0) {
     problem(["tickets", "keys"], "expected one [[tickets.keys]] table at least, since tickets are enabled");
+  }
+  const ticketCookie = TicketPolicy.parse(tickets.policy).cookie;
+  if ([session.name, `__Host-${session.name}`].some((name) => isSameCookie(ticketCookie, name))) {
+    problem(
+      session.name === DEFAULT_SESSION_NAME ? ["tickets", "policy"] : ["session", "name"],
+      `expected two names: tickets and sessions have one cookie, ${ticketCookie}`,
+    );
   }
   const ids = new Set<string>();
   for (const [i, { id }] of tickets.keys.entries()) {
@@ -523,6 +539,12 @@ export function parseConfig(source: string, name = "gateway.toml"): GatewayConfi
   }
   if (session.max_seconds < session.seconds) {
     problem(["session", "max_seconds"], `expected ${session.seconds} or more, as session.seconds is`);
+  }
+  if (
+    admin.enabled && admin.port !== 0 && admin.port === listen.port &&
+    overlap(admin.hostname, listen.hostname)
+  ) {
+    problem(["admin", "port"], "expected another port than listen.port");
   }
   if (decoy.kind === "static" && decoy.root === "") {
     problem(["decoy", "root"], 'expected a folder, since the kind is "static"');
@@ -558,6 +580,25 @@ export function needsRestart(before: GatewayConfig, after: GatewayConfig): strin
 function isPort(address: string): boolean {
   const number = Number(address.slice(address.lastIndexOf(":") + 1));
   return number >= 1 && number <= 65_535;
+}
+
+function isPublicKey(hex: string): boolean {
+  try {
+    publicKeyFromHex(hex);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** Whether a cookie would be taken for the other: names count percent-decoded (HTX 1.1 §6). */
+function isSameCookie(name: string, other: string): boolean {
+  return takeFromCookies(`${name}=`, other).values.length > 0;
+}
+
+/** Whether two listeners with one port are in each other's way. */
+function overlap(hostname: string, other: string): boolean {
+  return hostname === other || [hostname, other].some((one) => one === "0.0.0.0" || one === "::");
 }
 
 function dotted(path: readonly (string | number)[]): string {
@@ -638,12 +679,9 @@ function lineOf(source: string, path: readonly (string | number)[]): number | un
   const counts = new Map<string, number>();
   let best: number | undefined;
   let bestLength = 0;
-  let quoted: string | undefined;
+  const inside = continuedLines(source);
   for (const [i, line] of source.split("\n").entries()) {
-    if (quoted !== undefined) { // inside of a text of several lines
-      if (line.includes(quoted)) quoted = undefined;
-      continue;
-    }
+    if (inside.has(i)) continue;
     const header = /^\s*(\[{1,2})\s*([^\]]+?)\s*\]{1,2}/.exec(line);
     if (header !== null) {
       const names = splitKey(header[2]!);
@@ -656,16 +694,13 @@ function lineOf(source: string, path: readonly (string | number)[]): number | un
         const count = counts.get(id);
         if (count !== undefined) table.push(count);
       }
+      if (header[1] === "[[") note(table.slice(0, -1), i); // the list as a whole begins with its first table
       note(table, i);
       continue;
     }
-    const pair =
-      /^\s*((?:"[^"]*"|'[^']*'|[A-Za-z0-9_-]+)(?:\s*\.\s*(?:"[^"]*"|'[^']*'|[A-Za-z0-9_-]+))*)\s*=(.*)$/
-        .exec(line);
-    if (pair === null) continue;
-    note([...table, ...splitKey(pair[1]!)], i);
-    const opened = /("""|''')/.exec(pair[2]!);
-    if (opened !== null && pair[2]!.indexOf(opened[1]!, opened.index + 3) < 0) quoted = opened[1]!;
+    const pair = /^\s*((?:"[^"]*"|'[^']*'|[A-Za-z0-9_-]+)(?:\s*\.\s*(?:"[^"]*"|'[^']*'|[A-Za-z0-9_-]+))*)\s*=/
+      .exec(line);
+    if (pair !== null) note([...table, ...splitKey(pair[1]!)], i);
   }
   return best;
 
@@ -675,6 +710,28 @@ function lineOf(source: string, path: readonly (string | number)[]): number | un
     best = index + 1;
     bestLength = found.length;
   }
+}
+
+/** A text, a comment, a bracket, or the end of a line: what decides where a value ends. */
+const TOKEN =
+  /"""(?:\\[^]|[^\\])*?"""(?!")|'''[^]*?'''(?!')|"(?:\\.|[^"\\\n])*"|'[^'\n]*'|#[^\n]*|[[\]{}\n]/g;
+
+/** The lines, counted from 0, that begin inside of a text or a list, where neither keys nor headers stand. */
+function continuedLines(source: string): Set<number> {
+  const lines = new Set<number>();
+  let line = 0;
+  let depth = 0;
+  for (const [token] of source.matchAll(TOKEN)) {
+    if (token === "\n") {
+      line++;
+      if (depth > 0) lines.add(line);
+    } else if (token === "[" || token === "{") depth++;
+    else if (token === "]" || token === "}") depth--;
+    else if (token[0] !== "#") {
+      for (let left = token.split("\n").length - 1; left > 0; left--) lines.add(++line);
+    }
+  }
+  return lines;
 }
 
 function splitKey(key: string): string[] {

@@ -1,4 +1,5 @@
 import { assert, assertEquals, assertRejects, assertStringIncludes, assertThrows } from "@std/assert";
+import { within } from "../core/_deferred.ts";
 import { KeyPair } from "../noise/mod.ts";
 import { generateTicketKey, makeTicketQuery } from "../tickets/mod.ts";
 import { ConfigError, needsRestart, parseConfig, printConfig } from "./config.ts";
@@ -84,6 +85,42 @@ Deno.test("parseConfig() names line, key and what was expected", () => {
         '[log]\nlevel = """\nport = 1\n"""\n[admin]\nport = true',
         "gateway.toml:6: admin.port: expected a whole number",
       ],
+      [
+        '[decoy]\nbody = "x" # three quotes: """\nstatus = 1',
+        "gateway.toml:3: decoy.status: expected a whole number from 200 to 599, got 1",
+      ],
+      [
+        '[decoy]\nbody = """a \\""" b\nstatus = 1\n"""\nstatus = 2',
+        "gateway.toml:5: decoy.status: expected a whole number from 200 to 599, got 2",
+      ],
+      [
+        "[listen]\ntrusted_proxies = [\n  ['10.0.0.1'],\n]\nport = -1",
+        "gateway.toml:5: listen.port: expected a whole number from 0 to 65535, got -1",
+      ],
+      [
+        "\n" + "[[upstream]]\naddress = 'echo'\n".repeat(4),
+        "gateway.toml:2: upstream: expected three upstreams at most",
+      ],
+      [
+        "[tickets]\nredis_url = 'http://h:1'",
+        "gateway.toml:2: tickets.redis_url: expected redis://host:port, file:PATH or env:NAME",
+      ],
+      [
+        `[[upstream]]\naddress = 'h:1'\npublic_key = '${"ff".repeat(32)}'`,
+        "gateway.toml:3: upstream[0].public_key: expected a public key: no key has this encoding",
+      ],
+      [
+        "[tickets]\npolicy = 'v1; carriers=cookie:1; cookie=__Host-s%69d'",
+        "gateway.toml:2: tickets.policy: expected two names: tickets and sessions have one cookie, __Host-s%69d",
+      ],
+      [
+        "[session]\nname = 'bn1'",
+        "gateway.toml:2: session.name: expected two names: tickets and sessions have one cookie, __Host-bn1",
+      ],
+      [
+        "[admin]\nenabled = true\nport = 8080\nhostname = '0.0.0.0'",
+        "gateway.toml:3: admin.port: expected another port than listen.port",
+      ],
     ] as const
   ) {
     const error = assertThrows(() => parseConfig(source), ConfigError);
@@ -104,6 +141,8 @@ Deno.test("parseConfig() tells every problem, and never shows a secret that stan
   );
   assertEquals(error.problems.length, 4);
   assert(!error.message.includes(HEX));
+  const untabled = assertThrows(() => parseConfig(`identity = '${HEX}'`), ConfigError);
+  assertEquals(untabled.message, "gateway.toml:1: identity: expected a table");
 });
 
 Deno.test("printConfig() gives a configuration that reads back equal, and masks the password of a URL", async () => {
@@ -310,6 +349,95 @@ Deno.test("a Deno KV file that cannot be opened is told with its path and why", 
     Error,
     "Cannot use tickets.kv_path: folder: unable to open database file",
   );
+  await Deno.remove(base, { recursive: true });
+});
+
+Deno.test("reload() leaves the ticket store open where the configuration is refused", async () => {
+  const base = await Deno.makeTempDir();
+  const key = generateTicketKey();
+  const hex = (bytes: Uint8Array) => Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+  await Deno.writeTextFile(`${base}/ticket.key`, hex(key.privateKey), { mode: 0o600 });
+  const config = (store: string) =>
+    parseConfig(
+      `[listen]\nport = 0\n[tickets]\nenabled = true\nstore = "${store}"\nkv_path = "tickets.db"\n` +
+        `[[tickets.keys]]\nid = "${hex(key.keyId)}"\nprivate_key = "file:ticket.key"`,
+    );
+  await using running = await runGateway(config("kv"), { base, onWarning: () => {} });
+  const ask = async (query: string) => {
+    const response = await fetch(`${running.url}/?${query}`);
+    await response.text();
+    return response.status;
+  };
+  const spent = makeTicketQuery(key);
+  assertEquals(await ask(spent), 200);
+  const refused = config("memory");
+  await assertRejects(
+    () => running.reload({ ...refused, limits: { ...refused.limits, body_bytes: -1 } }),
+    RangeError,
+    "bodyBytes",
+  );
+  assertEquals([await ask(makeTicketQuery(key)), await ask(spent)], [200, 404]);
+  await running.reload(config("memory"));
+  assertEquals(await ask(makeTicketQuery(key)), 200);
+  await running.shutdown();
+  await Deno.remove(base, { recursive: true });
+});
+
+Deno.test("checkConfig() and runGateway() refuse an upstream that has the gateway's own key", async () => {
+  const base = await Deno.makeTempDir();
+  await Deno.writeTextFile(`${base}/own.key`, HEX, { mode: 0o600 });
+  const config = parseConfig(
+    `[listen]\nport = 0\n[identity]\nkey = "file:own.key"\n[[upstream]]\naddress = "127.0.0.1:1"\n` +
+      `public_key = "${KeyPair.fromHex(HEX).publicKeyHex.toUpperCase()}"`,
+  );
+  const options = { base, onWarning: () => {} };
+  await assertRejects(() => checkConfig(config, options), Error, "upstream 127.0.0.1:1 has the same key");
+  await assertRejects(() => runGateway(config, options), Error, "has the gateway's own key");
+  await Deno.remove(base, { recursive: true });
+});
+
+Deno.test("runGateway() names the listener whose place cannot be had, with both fronts", async () => {
+  using taken = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const { port } = taken.addr;
+  for (const front of ["deno", "node"]) {
+    const start = (source: string) => runGateway(parseConfig(source), { onWarning: () => {} });
+    await assertRejects(
+      () => start(`[listen]\nfront = "${front}"\nport = ${port}`),
+      Deno.errors.AddrInUse,
+      `Cannot use listen.port: 127.0.0.1:${port} is taken`,
+    );
+    await assertRejects(
+      () => start(`[listen]\nfront = "${front}"\nport = 0\n[admin]\nenabled = true\nport = ${port}`),
+      Deno.errors.AddrInUse,
+      `Cannot use admin.port: 127.0.0.1:${port} is taken`,
+    );
+  }
+});
+
+Deno.test("shutdown() leaves a slow client what is on its way to it, until the deadline", async () => {
+  const base = await Deno.makeTempDir();
+  const size = 32 * 1024 ** 2; // more than sockets hold
+  await Deno.writeFile(`${base}/large`, new Uint8Array(size));
+  await Deno.writeTextFile(`${base}/ticket.key`, HEX, { mode: 0o600 });
+  for (const front of ["deno", "node"]) {
+    await using running = await runGateway(
+      parseConfig(
+        `[listen]\nfront = "${front}"\nport = 0\n[limits]\nshutdown_ms = 60000\n[decoy]\nkind = "static"\nroot = "."\n` +
+          `[tickets]\nenabled = true\n[[tickets.keys]]\nid = "0011223344556677"\nprivate_key = "file:ticket.key"`,
+      ),
+      { base, onWarning: () => {} },
+    );
+    const { port } = running.front.addr;
+    using half = await Deno.connect({ hostname: "127.0.0.1", port });
+    await half.write(new TextEncoder().encode("GET / HTTP/1.1\r\nHo")); // nobody waits for its rest
+    const response = await fetch(`${running.url}/large`);
+    let early = true;
+    const stopped = running.shutdown();
+    await within(stopped.then(() => assert(!early)), 700); // longer than cut answers get
+    early = false;
+    assertEquals((await response.arrayBuffer()).byteLength, size);
+    await stopped;
+  }
   await Deno.remove(base, { recursive: true });
 });
 

@@ -40,7 +40,8 @@ class Fail extends Error {
 
 async function main(args: string[]): Promise<void> {
   const unknown: string[] = [];
-  const options = parseArgs(args, {
+  // "deno task gateway -- --check" hands the dashes on, too.
+  const options = parseArgs(args[0] === "--" ? args.slice(1) : args, {
     string: ["config"],
     boolean: ["check", "print-config", "decoy-alone", "help"],
     unknown: (arg) => {
@@ -49,6 +50,7 @@ async function main(args: string[]): Promise<void> {
     },
   });
   if (options.help) return console.log(HELP);
+  unknown.push(...options._.map(String)); // what stands behind "--"
   if (unknown.length > 0) throw new Fail(2, `unknown argument ${unknown[0]}; see --help`);
   if (options.config === "") throw new Fail(2, "--config needs a file; see --help");
   if (options.check && options["print-config"]) {
@@ -179,7 +181,6 @@ function textLine(record: LogRecord): string {
 }
 
 function lineOf(error: unknown): string {
-  if (error instanceof Deno.errors.AddrInUse) return "the port is taken";
   return (error instanceof Error ? error.message : String(error)).split("\n", 1)[0]!;
 }
 
@@ -188,7 +189,6 @@ if (import.meta.main) {
     await main(Deno.args);
   } catch (error) {
     if (error instanceof ConfigError) console.error(error.message);
-    else if (error instanceof Deno.errors.AddrInUse) console.error("gateway: the port is taken");
     else console.error(`gateway: ${lineOf(error)}`);
     Deno.exit(error instanceof Fail ? error.status : 1);
   }

@@ -26,6 +26,12 @@ Deno.test("gateway/main.ts: arguments, --check, --print-config, one-line errors"
     program("--config", `${base}/bad.toml`),
     program("--config", `${base}/none.toml`, "--check"),
   ]);
+  const [dashes, behind] = await Promise.all([
+    program("--", "--check"), // what "deno task gateway -- --check" comes to
+    program("--check", "--", "other.toml"),
+  ]);
+  assertStringIncludes(dashes.lines[0]!, "gateway.toml: ok");
+  assertEquals([behind.code, behind.lines], [2, ["gateway: unknown argument other.toml; see --help"]]);
   assertEquals([help.code, check.code, print.code], [0, 0, 0]);
   assertStringIncludes(check.lines[0]!, "gateway.toml: ok");
   assert(print.lines.includes("port = 8080"));
@@ -39,7 +45,8 @@ Deno.test("gateway/main.ts: arguments, --check, --print-config, one-line errors"
   const taken = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   await Deno.writeTextFile(`${base}/taken.toml`, `[listen]\nport = ${taken.addr.port}\n`);
   const busy = await program("--config", `${base}/taken.toml`);
-  assertEquals([busy.code, busy.lines], [1, ["gateway: the port is taken"]]);
+  const { port } = taken.addr;
+  assertEquals([busy.code, busy.lines], [1, [`gateway: Cannot use listen.port: 127.0.0.1:${port} is taken`]]);
   taken.close();
   await Deno.remove(base, { recursive: true });
 });

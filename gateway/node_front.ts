@@ -33,7 +33,7 @@ const CONNECT_REFUSAL = "HTTP/1.1 501 Not Implemented\r\nconnection: close\r\nco
 /**
  * `node:http` or `node:https` in front.
  *
- * @throws when the port is taken
+ * @throws {Deno.errors.AddrInUse} when the port is taken
  */
 export async function nodeFront(handler: FrontHandler, options: NodeFrontOptions = {}): Promise<HttpFront> {
   const { hostname = "127.0.0.1", port = DEFAULT_FRONT_PORT, tls } = options;
@@ -46,7 +46,16 @@ export async function nodeFront(handler: FrontHandler, options: NodeFrontOptions
     connectionsCheckingInterval: Math.min(1000, Math.max(50, headersTimeoutMs / 4)),
     maxHeaderSize: options.maxHeaderBytes ?? 65_536,
   };
+  /** How many requests run, by the far end of their connection: with TLS it has two sockets. */
+  const running = new Map<string, number>();
   const onRequest = (incoming: IncomingMessage, outgoing: ServerResponse) => {
+    const peer = peerOf(incoming.socket);
+    running.set(peer, (running.get(peer) ?? 0) + 1);
+    outgoing.once("close", () => {
+      const left = running.get(peer)! - 1;
+      if (left > 0) running.set(peer, left);
+      else running.delete(peer);
+    });
     answer(handler, incoming, outgoing, encrypted).catch(() => outgoing.destroy());
   };
   const server: Server = tls === undefined
@@ -65,9 +74,14 @@ export async function nodeFront(handler: FrontHandler, options: NodeFrontOptions
   // With TLS, "connection" is the TCP socket: one that never shakes hands has no other.
   if (encrypted) server.on("secureConnection", track);
   await new Promise<void>((resolve, reject) => {
-    server.once("error", reject);
+    const failed = (error: Error & { code?: string }) => {
+      reject(
+        error.code === "EADDRINUSE" ? new Deno.errors.AddrInUse(error.message, { cause: error }) : error,
+      );
+    };
+    server.once("error", failed);
     server.listen(port, hostname, () => {
-      server.off("error", reject);
+      server.off("error", failed);
       resolve();
     });
   });
@@ -82,7 +96,8 @@ export async function nodeFront(handler: FrontHandler, options: NodeFrontOptions
     if (stopping) return;
     stopping = true;
     server.close();
-    server.closeIdleConnections();
+    // Idle ones, those that have sent half a head, and those that never shook hands: nothing runs there.
+    for (const socket of sockets) if (!running.has(peerOf(socket))) socket.destroy();
   };
   const abort = () => {
     stop();
@@ -103,6 +118,10 @@ export async function nodeFront(handler: FrontHandler, options: NodeFrontOptions
       return finished;
     },
   };
+}
+
+function peerOf({ remoteAddress, remotePort }: Socket): string {
+  return `${remoteAddress} ${remotePort}`;
 }
 
 async function answer(

@@ -76,6 +76,16 @@ export interface RunningGateway extends AsyncDisposable {
   abort(): Promise<void>;
 }
 
+/** The stores of a configuration. Until they are taken, those of the one before are in use, and stay open. */
+interface PreparedStores {
+  readonly replay: ReplayStore;
+  readonly limiter: MemoryRateLimiter;
+  /** They are in use from now on; what they replace is closed. */
+  take(): Promise<void>;
+  /** The configuration was refused; what was opened for it is closed. */
+  drop(): Promise<void>;
+}
+
 /** What outlives a reload. */
 class Stores {
   #replay: ReplayStore | undefined;
@@ -84,19 +94,34 @@ class Stores {
   #limiterOf = "";
   readonly sessionKey: Uint8Array = crypto.getRandomValues(new Uint8Array(KEY_LENGTH));
 
-  async replay(config: GatewayConfig["tickets"], secrets: SecretOptions): Promise<ReplayStore> {
-    const of = JSON.stringify([config.store, config.kv_path, config.redis_url, config.redis_prefix]);
-    if (this.#replay !== undefined && this.#replayOf === of) {
-      // The one store that keeps buckets too. A new one would have forgotten what this gateway recorded.
-      if (this.#replay instanceof RedisTicketStore) {
-        this.#replay.setLimits({ perMinute: config.per_minute, burst: config.burst });
-      }
-      return this.#replay;
-    }
-    const made = await this.#make(config, secrets);
-    await this.#replay?.close?.();
-    this.#replayOf = of;
-    return this.#replay = made;
+  async prepare(config: GatewayConfig["tickets"], secrets: SecretOptions): Promise<PreparedStores> {
+    const { per_minute: perMinute, burst } = config;
+    const replayOf = JSON.stringify([config.store, config.kv_path, config.redis_url, config.redis_prefix]);
+    const before = this.#replay;
+    // A new one would have forgotten what this gateway recorded.
+    const replay = before !== undefined && this.#replayOf === replayOf
+      ? before
+      : await this.#make(config, secrets);
+    const limiterOf = `${perMinute} ${burst}`;
+    const limiter = this.#limiter !== undefined && this.#limiterOf === limiterOf
+      ? this.#limiter
+      : new MemoryRateLimiter({ perMinute, burst });
+    return {
+      replay,
+      limiter,
+      take: async () => {
+        this.#replay = replay;
+        this.#replayOf = replayOf;
+        this.#limiter = limiter;
+        this.#limiterOf = limiterOf;
+        if (replay !== before) await before?.close?.();
+        // The one store that keeps buckets too.
+        else if (replay instanceof RedisTicketStore) replay.setLimits({ perMinute, burst });
+      },
+      drop: async () => {
+        if (replay !== before) await replay.close?.();
+      },
+    };
   }
 
   async #make(config: GatewayConfig["tickets"], secrets: SecretOptions): Promise<ReplayStore> {
@@ -119,15 +144,6 @@ class Stores {
     }
   }
 
-  limiter({ per_minute: perMinute, burst }: GatewayConfig["tickets"]): MemoryRateLimiter {
-    const of = `${perMinute} ${burst}`;
-    if (this.#limiter === undefined || this.#limiterOf !== of) {
-      this.#limiter = new MemoryRateLimiter({ perMinute, burst });
-      this.#limiterOf = of;
-    }
-    return this.#limiter;
-  }
-
   async close(): Promise<void> {
     await this.#replay?.close?.();
     this.#replay = undefined;
@@ -146,7 +162,11 @@ export async function checkConfig(config: GatewayConfig, options: RunOptions = {
   await readTls(config, secrets);
   const { key } = config.identity;
   if (key.startsWith("env:") || (key !== "" && await exists(resolvePath(key.slice(5), secrets.base)))) {
-    await readOrMakeKeyPair(key, secrets);
+    const { keyPair } = await readOrMakeKeyPair(key, secrets);
+    const own = config.upstream.find(({ public_key }) => public_key.toLowerCase() === keyPair.publicKeyHex);
+    if (own !== undefined) {
+      throw new HtxError("STORE_FAILED", `Cannot use identity.key: upstream ${own.address} has the same key`);
+    }
   }
   await ticketKeys(config, secrets);
   await sessionKeys(config, secrets);
@@ -194,6 +214,9 @@ export async function runGateway(config: GatewayConfig, options: RunOptions = {}
       return { ...addressOf(one.address), publicKey: one.public_key, ...named };
     });
     const { sessions } = config;
+    const decoy = await makeDecoy(config, secrets);
+    const { admission, prepared } = await makeAdmission(config, secrets, stores);
+    await prepared?.take();
     const gateway = createGateway({
       onUpgrade: upgradesOf(config),
       ...options.gateway,
@@ -201,9 +224,9 @@ export async function runGateway(config: GatewayConfig, options: RunOptions = {}
       keyPair,
       warm: true,
       limits: limitsOf(config),
-      decoy: await makeDecoy(config, secrets),
+      decoy,
       forwarding: forwardingOf(config),
-      admission: await makeAdmission(config, secrets, stores),
+      admission,
       sessions: {
         streamsPerSession: sessions.streams_per_session,
         maxSessions: sessions.max_sessions,
@@ -222,7 +245,11 @@ export async function runGateway(config: GatewayConfig, options: RunOptions = {}
       const loopbackOnly = /^(?:localhost|127\.|::1$)/.test(hostname);
       const adminOptions: AdminOptions = { loopbackOnly };
       const handler = adminHandler(gateway, adminOptions);
-      admin = denoFront((request) => handler(request), { hostname, port });
+      admin = await listening(
+        "admin",
+        { hostname, port },
+        (where) => denoFront((request) => handler(request), where),
+      );
       if (!loopbackOnly) warn(`the admin listener at ${hostname} has no password: keep it on loopback`);
     }
     warnOfTickets(config, warn);
@@ -235,13 +262,15 @@ export async function runGateway(config: GatewayConfig, options: RunOptions = {}
     };
     let current = config;
     const reload = async (next: GatewayConfig) => {
-      const change = {
-        limits: limitsOf(next),
-        forwarding: forwardingOf(next),
-        decoy: await makeDecoy(next, secrets),
-        admission: await makeAdmission(next, secrets, stores),
-      };
-      gateway.reload(change);
+      const decoy = await makeDecoy(next, secrets);
+      const { admission, prepared } = await makeAdmission(next, secrets, stores);
+      try {
+        gateway.reload({ limits: limitsOf(next), forwarding: forwardingOf(next), decoy, admission });
+      } catch (error) {
+        await prepared?.drop();
+        throw error;
+      }
+      await prepared?.take();
       warnOfTickets(next, warn);
       const keys = needsRestart(current, next);
       current = { ...current, ...pick(next) };
@@ -250,10 +279,12 @@ export async function runGateway(config: GatewayConfig, options: RunOptions = {}
     let reloading: Promise<unknown> = Promise.resolve();
     let stopping: Promise<void> | undefined;
     const stop = async () => {
+      const graceMs = current.limits.shutdown_ms;
+      const deadline = performance.now() + graceMs;
       const frontEnd = front.shutdown();
-      await gateway.shutdown({ graceMs: current.limits.shutdown_ms });
-      // Cut answers still have to reach their clients.
-      await within(frontEnd, CUT_MS);
+      await gateway.shutdown({ graceMs });
+      // What the gateway is done with, and what the decoy answers, is still on its way to clients that read slowly.
+      await within(frontEnd, Math.max(deadline - performance.now(), CUT_MS));
       await ended();
     };
     const running: RunningGateway = {
@@ -305,17 +336,44 @@ function makeFront(
   config: GatewayConfig,
   handler: FrontHandler,
   tls: FrontOptions["tls"],
-): HttpFront | Promise<HttpFront> {
+): Promise<HttpFront> {
   const { front, hostname, port } = config.listen;
-  if (front === "deno") return denoFront(handler, { hostname, port, tls });
-  return nodeFront(handler, {
-    hostname,
-    port,
-    tls,
-    headersTimeoutMs: config.listen.head_timeout_ms,
-    requestTimeoutMs: config.listen.receive_timeout_ms,
-    keepAliveTimeoutMs: config.listen.keep_alive_timeout_ms,
+  return listening("listen", { hostname, port }, (where) => {
+    if (front === "deno") return denoFront(handler, { ...where, tls });
+    return nodeFront(handler, {
+      ...where,
+      tls,
+      headersTimeoutMs: config.listen.head_timeout_ms,
+      requestTimeoutMs: config.listen.receive_timeout_ms,
+      keepAliveTimeoutMs: config.listen.keep_alive_timeout_ms,
+    });
   });
+}
+
+interface Where {
+  readonly hostname: string;
+  readonly port: number;
+}
+
+/** Starts a front; what it throws names the place, of which there are two. */
+async function listening(
+  table: "listen" | "admin",
+  where: Where,
+  start: (where: Where) => HttpFront | Promise<HttpFront>,
+): Promise<HttpFront> {
+  const { hostname, port } = where;
+  try {
+    return await start(where);
+  } catch (cause) {
+    if (cause instanceof Deno.errors.AddrInUse) {
+      const message = `Cannot use ${table}.port: ${hostOf(hostname)}:${port} is taken`;
+      throw new Deno.errors.AddrInUse(message, { cause });
+    }
+    const why = cause instanceof Error ? cause.message : String(cause);
+    throw new HtxError("UNSUPPORTED", `Cannot use ${table}.hostname ${hostname}, port ${port}: ${why}`, {
+      cause,
+    });
+  }
 }
 
 async function identity(config: GatewayConfig, secrets: SecretOptions): Promise<KeyPair> {
@@ -451,22 +509,22 @@ async function makeAdmission(
   config: GatewayConfig,
   secrets: SecretOptions,
   stores: Stores,
-): Promise<TicketAdmissionOptions | undefined> {
+): Promise<{ admission?: TicketAdmissionOptions; prepared?: PreparedStores }> {
   const { tickets, session } = config;
-  if (!tickets.enabled) return undefined;
+  if (!tickets.enabled) return {};
   const keys = await ticketKeys(config, secrets);
   const cookieKeys = await sessionKeys(config, secrets);
   if (cookieKeys.length === 0) cookieKeys.push(stores.sessionKey);
-  const replay = await stores.replay(tickets, secrets);
   const policy = TicketPolicy.parse(tickets.policy);
-  return {
+  const prepared = await stores.prepare(tickets, secrets);
+  const admission: TicketAdmissionOptions = {
     policy,
     formTimeoutMs: tickets.form_timeout_ms,
     delayRefusals: tickets.equalize === "work",
     verifier: {
       keys,
-      replay,
-      limiter: stores.limiter(tickets),
+      replay: prepared.replay,
+      limiter: prepared.limiter,
       failOpenRateLimits: tickets.fail_open_rate_limits,
       equalize: tickets.equalize,
       onStoreError: (error) => {
@@ -484,6 +542,7 @@ async function makeAdmission(
       context: session.context,
     },
   };
+  return { admission, prepared };
 }
 
 function warnOfTickets(config: GatewayConfig, warn: (message: string) => void): void {
