@@ -292,6 +292,7 @@ export function checkInitiateOptions(options: InitiateOptions): void {
   if (timingSafeEqual(keyPair.publicKey, remoteStatic)) {
     throw new TypeError("Cannot dial: the pinned key is this side's own");
   }
+  requireChannelBinding("dial", options.channelBinding);
   requireTimeout("dial", options.timeoutMs);
 }
 
@@ -310,15 +311,9 @@ export function checkInitiateOptions(options: InitiateOptions): void {
  * @throws {HtxError} `HANDSHAKE_FAILED`, always with the same message; `cause` tells logs what it was
  */
 export async function respond(io: ByteIo, options: RespondOptions): Promise<HandshakeResult> {
+  checkRespondOptions(options);
   const { keyPair, replayGuard, postQuantum = "accept", authorize, onFailure, signal } = options;
-  requireKeyPair("answer", keyPair);
-  if (typeof replayGuard?.remember !== "function") {
-    throw new TypeError("Cannot answer: replayGuard is missing");
-  }
-  if (postQuantum !== "accept" && postQuantum !== "require" && postQuantum !== "off") {
-    throw new TypeError('Cannot answer: postQuantum is none of "accept", "require", "off"');
-  }
-  const timeoutMs = requireTimeout("answer", options.timeoutMs);
+  const timeoutMs = options.timeoutMs ?? DEFAULT_TIMEOUT_MS;
   const forms = postQuantum === "accept" ? [CLASSIC, HYBRID] : [postQuantum === "require" ? HYBRID : CLASSIC];
 
   const watch = new Watch(timeoutMs, signal);
@@ -370,6 +365,25 @@ export async function respond(io: ByteIo, options: RespondOptions): Promise<Hand
   }
 }
 
+/**
+ * Throws what {@linkcode respond} would throw for these options, and reads nothing: for a server that has yet to
+ * accept.
+ *
+ * @throws {TypeError} as {@linkcode respond}
+ */
+export function checkRespondOptions(options: RespondOptions): void {
+  const { keyPair, replayGuard, postQuantum = "accept" } = options;
+  requireKeyPair("answer", keyPair);
+  if (typeof replayGuard?.remember !== "function") {
+    throw new TypeError("Cannot answer: replayGuard is missing");
+  }
+  if (postQuantum !== "accept" && postQuantum !== "require" && postQuantum !== "off") {
+    throw new TypeError('Cannot answer: postQuantum is none of "accept", "require", "off"');
+  }
+  requireChannelBinding("answer", options.channelBinding);
+  requireTimeout("answer", options.timeoutMs);
+}
+
 /** The silent end: reads and discards, then a FIN. */
 async function discard(io: ByteIo, reader: FrameReader, watch: Watch): Promise<void> {
   try {
@@ -413,9 +427,14 @@ function requireKeyPair(verb: string, keyPair: unknown): void {
   }
 }
 
-function requireTimeout(verb: string, timeoutMs: number = DEFAULT_TIMEOUT_MS): number {
+/** Anything else would be hashed as zeros, and bind to nothing. */
+function requireChannelBinding(verb: string, channelBinding: unknown): void {
+  if (channelBinding === undefined || channelBinding instanceof Uint8Array) return;
+  throw new TypeError(`Cannot ${verb}: channelBinding is no Uint8Array`);
+}
+
+function requireTimeout(verb: string, timeoutMs: number = DEFAULT_TIMEOUT_MS): void {
   if (!(timeoutMs > 0 && timeoutMs <= MAX_TIMEOUT_MS)) {
     throw new RangeError(`Cannot ${verb}: timeoutMs is ${timeoutMs}`);
   }
-  return timeoutMs;
 }

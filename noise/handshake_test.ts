@@ -260,6 +260,12 @@ Deno.test("options that are none are refused before anything happens", async () 
   await assertRejects(() => respond(io, { replayGuard: new ReplayGuard() }), TypeError, "keyPair");
   // @ts-expect-error: replayGuard is missing
   await assertRejects(() => respond(io, { keyPair: server }), TypeError, "replayGuard");
+  for (const channelBinding of ["abc", null, [1, 2, 3]]) {
+    // @ts-expect-error no bytes: they would have been hashed as zeros
+    await assertRejects(() => dial(io, { channelBinding }), TypeError, "channelBinding");
+    // @ts-expect-error no bytes
+    await assertRejects(() => answer(io, { channelBinding }), TypeError, "channelBinding");
+  }
   for (const timeoutMs of [0, -1, NaN, Infinity, 2 ** 31]) {
     await assertRejects(() => dial(io, { timeoutMs }), RangeError, "timeoutMs");
     await assertRejects(() => answer(io, { timeoutMs }), RangeError, "timeoutMs");

@@ -36,6 +36,7 @@
 export { CipherState } from "./cipher_state.ts";
 export {
   checkInitiateOptions,
+  checkRespondOptions,
   type HandshakeOptions,
   HandshakeResult,
   initiate,

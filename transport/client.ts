@@ -20,6 +20,7 @@ import {
 } from "../core/mod.ts";
 import { checkInitiateOptions, KeyPair, type PreparedInitiator, prepareInitiator } from "../noise/mod.ts";
 import { endDuplex } from "./_end_duplex.ts";
+import { tell } from "../core/_tell.ts";
 import { type ControlStreamReceiver, receiveControl } from "./control.ts";
 import { trafficShape } from "./duplex.ts";
 import {
@@ -176,7 +177,12 @@ export class HtxClient implements AsyncDisposable {
     resolveLimits(options);
     this.#keyPair = options.keyPair ?? KeyPair.generate();
     this.#options = { ...rest, keyPair: this.#keyPair };
-    checkInitiateOptions({ ...this.#options, keyPair: this.#keyPair, signal: undefined });
+    checkInitiateOptions({
+      ...this.#options,
+      keyPair: this.#keyPair,
+      timeoutMs: options.handshakeTimeoutMs,
+      signal: undefined,
+    });
     this.remoteStatic = new Uint8Array(options.remoteStatic);
   }
 
@@ -234,7 +240,7 @@ export class HtxClient implements AsyncDisposable {
       this.#connected++;
       this.#connections.add(connection);
       connection.closed.catch(() => {}).finally(() => this.#connections.delete(connection));
-      this.#onConnection?.(connection);
+      tell(this.#onConnection, connection);
       return connection;
     } catch (error) {
       this.#failed++;

@@ -5,6 +5,7 @@
  */
 
 import type { Bytes, HtxConnection, HtxStream } from "../core/mod.ts";
+import { tell } from "../core/_tell.ts";
 
 /** What a server's hook is given. */
 export interface ControlStreamServerContext {
@@ -34,8 +35,8 @@ export interface ControlStreamClientContext {
   onRekey(callback: (atByte?: number) => void): void;
 }
 
-/** A server's hook: called once for each connection. */
-export type ControlStreamHook = (context: ControlStreamServerContext) => void;
+/** A server's hook: called once for each connection. A rejection resets stream 2 with INTERNAL_ERROR. */
+export type ControlStreamHook = (context: ControlStreamServerContext) => void | Promise<void>;
 
 /** A client's hook: a rejection resets stream 2 with PROTOCOL_ERROR. */
 export type ControlStreamReceiver = (context: ControlStreamClientContext) => void | Promise<void>;
@@ -46,10 +47,10 @@ export function sendControl(connection: HtxConnection, hook: ControlStreamHook):
   let stream: HtxStream | undefined;
   const callbacks: (() => void)[] = [];
   connection.onKeyUpdate((sending) => {
-    if (sending) { for (const callback of callbacks) callback(); }
+    if (sending) { for (const callback of callbacks) tell(callback, undefined); }
   });
   connection.closed.then((info) => ended.abort(info), (error) => ended.abort(error));
-  hook({
+  const running = hook({
     handshakeHash: connection.handshake.hash,
     remoteStatic: connection.remoteStatic,
     signal: ended.signal,
@@ -65,6 +66,10 @@ export function sendControl(connection: HtxConnection, hook: ControlStreamHook):
       }
     },
     onRekey: (callback) => callbacks.push(callback),
+  });
+  Promise.resolve(running).catch((error) => {
+    stream?.reset("INTERNAL_ERROR"); // the hook has told whom it concerns
+    ended.abort(error);
   });
 }
 
@@ -83,7 +88,7 @@ export async function receiveControl(
       chunks: chunksOf(stream),
       onRekey: (callback) => {
         stops.push(connection.onKeyUpdate((sending) => {
-          if (!sending) callback(stream.bytesReceived);
+          if (!sending) tell(callback, stream.bytesReceived);
         }));
       },
     });

@@ -80,7 +80,7 @@ class Pipe {
   }
 
   async write(data: Uint8Array): Promise<void> {
-    while (this.#size >= this.#highWaterMark && !this.#broken) {
+    while (this.#size >= this.#highWaterMark && !this.#broken && !this.#ended) {
       await new Promise<void>((resolve) => this.#writer = resolve);
     }
     if (this.#broken || this.#ended) throw new HtxError("CLOSED", "Cannot write: the duplex was closed");

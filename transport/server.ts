@@ -22,7 +22,14 @@ import {
   selectCrypto,
   StreamIo,
 } from "../core/mod.ts";
-import { type HandshakeResult, KeyPair, ReplayGuard, respond, type RespondOptions } from "../noise/mod.ts";
+import {
+  checkRespondOptions,
+  type HandshakeResult,
+  KeyPair,
+  ReplayGuard,
+  respond,
+  type RespondOptions,
+} from "../noise/mod.ts";
 import { acceptNext } from "./_accept.ts";
 import { endDuplex } from "./_end_duplex.ts";
 import { tell } from "../core/_tell.ts";
@@ -75,6 +82,7 @@ export interface AcceptOptions extends ConnectionOptions {
 /**
  * The server's side of one duplex: handshake, then the connection.
  *
+ * @throws {TypeError} or {RangeError} when an option is not what it must be; the duplex is ended
  * @throws {HtxError} `HANDSHAKE_FAILED`, whatever went wrong; the duplex is ended or in the decoy's hands
  */
 export async function acceptDuplex(duplex: Duplex, options: AcceptOptions): Promise<HtxConnection> {
@@ -88,9 +96,30 @@ interface Handshaken {
   readonly received: Uint8Array;
 }
 
+/**
+ * What the handshake needs of the options.
+ *
+ * @throws {TypeError} or {RangeError} when one of them, or a bound of the session to come, is not what it must be
+ */
+function respondOptions(options: AcceptOptions): RespondOptions {
+  resolveLimits(options);
+  const asked: RespondOptions = {
+    keyPair: options.keyPair,
+    replayGuard: options.replayGuard ?? new ReplayGuard(),
+    postQuantum: options.postQuantum,
+    channelBinding: options.channelBinding,
+    timeoutMs: options.handshakeTimeoutMs,
+    onFailure: options.onHandshakeFailure,
+    signal: options.signal,
+  };
+  checkRespondOptions(asked);
+  return asked;
+}
+
 async function shakeHands(duplex: Duplex, options: AcceptOptions): Promise<Handshaken> {
+  let forHandshake: RespondOptions;
   try {
-    resolveLimits(options);
+    forHandshake = respondOptions(options);
   } catch (error) {
     endDuplex(duplex);
     throw error;
@@ -99,18 +128,12 @@ async function shakeHands(duplex: Duplex, options: AcceptOptions): Promise<Hands
   const { authorize } = options;
   const io = duplex.io ?? new StreamIo(duplex);
   const result = await respond(io, {
-    keyPair: options.keyPair,
-    replayGuard: options.replayGuard ?? new ReplayGuard(),
-    postQuantum: options.postQuantum,
+    ...forHandshake,
     // Who is asked about has proven its key, and may send what its streams begin with meanwhile.
     authorize: authorize && ((remoteStatic) => {
       duplex.limitReceive?.(() => (options.maxPeerStreams ?? DEFAULT_PEER_STREAMS) * INITIAL_WINDOW);
       return authorize(remoteStatic);
     }),
-    channelBinding: options.channelBinding,
-    timeoutMs: options.handshakeTimeoutMs,
-    onFailure: options.onHandshakeFailure,
-    signal: options.signal,
     crypto,
   });
   return {
@@ -196,7 +219,6 @@ export class HtxServer implements AsyncDisposable {
 
   /** Made by {@linkcode serveStreams}. */
   constructor(handler: StreamHandler, options: ServeStreamsOptions) {
-    resolveLimits(options);
     const keyPair = options.keyPair ?? KeyPair.generate();
     this.publicKey = keyPair.publicKey;
     this.#maxHalfOpen = bound("maxHalfOpen", options.maxHalfOpen ?? 1024);
@@ -210,6 +232,7 @@ export class HtxServer implements AsyncDisposable {
       replayGuard: options.replayGuard ?? new ReplayGuard(),
       onStream: handler,
     };
+    respondOptions(this.#options); // the caller's mistakes show now, not with each connection
     this.finished = this.#finished.promise;
     signal?.throwIfAborted();
     this.#listeners = options.listeners ??

@@ -1,9 +1,9 @@
 import { assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { HtxError } from "../core/mod.ts";
-import { connect } from "./client.ts";
+import { connect, HtxClient } from "./client.ts";
 import { memoryDuplexPair } from "./memory.ts";
 import { serve } from "./serve.ts";
-import { serveStreams } from "./server.ts";
+import { acceptDuplex, serveStreams, type ServeStreamsOptions } from "./server.ts";
 import { dialTcp, listenTcp } from "./tcp.ts";
 import { echo } from "./upstream/echo.ts";
 
@@ -70,6 +70,63 @@ Deno.test("a hook that fails later is no unhandled rejection, either", async () 
   here.close?.();
   assertEquals(await accepting, undefined);
   await told.promise;
+});
+
+Deno.test("an onConnection of a client's that fails, at once or later, keeps nobody from the connection", async () => {
+  await using server = serve(() => new Response("ok"));
+  const hooks = [
+    () => {
+      throw new Error("hook");
+    },
+    () => Promise.reject(new Error("hook")),
+  ];
+  for (const onConnection of hooks) {
+    await using client = await connect(server.addr, { remoteStatic: server.publicKey, onConnection });
+    assertEquals(await (await client.fetch("/")).text(), "ok");
+    assertEquals(client.stats, { connections: 1, connected: 1, failed: 0 });
+  }
+});
+
+Deno.test("a controlStream hook that fails later resets stream 2 and leaves the others alone", async () => {
+  const opened = Promise.withResolvers<void>();
+  const reset = Promise.withResolvers<unknown>();
+  await using server = serve(() => new Response("ok"), {
+    controlStream: async ({ send }) => {
+      await send(new Uint8Array([1]));
+      await opened.promise;
+      throw new Error("hook");
+    },
+  });
+  await using client = await connect(server.addr, {
+    remoteStatic: server.publicKey,
+    controlStream: ({ signal }) => {
+      opened.resolve();
+      signal.addEventListener("abort", () => reset.resolve(signal.reason));
+    },
+  });
+  const error = await reset.promise;
+  assertEquals(error instanceof HtxError && [error.code, error.streamId], ["INTERNAL_ERROR", 2]);
+  assertEquals(await (await client.fetch("/")).text(), "ok");
+});
+
+Deno.test("options of the handshake that cannot be are told when a server or client is made, not with each connection", async () => {
+  const wrong: [string, ServeStreamsOptions][] = [
+    ["timeoutMs", { handshakeTimeoutMs: 0 }],
+    ["timeoutMs", { handshakeTimeoutMs: NaN }],
+    // @ts-expect-error none of the three
+    ["postQuantum", { postQuantum: "Require" }],
+    // @ts-expect-error no bytes
+    ["channelBinding", { channelBinding: "abc" }],
+  ];
+  for (const [named, options] of wrong) {
+    assertThrows(() => serveStreams(echo(), options), Error, named);
+    const [here, there] = memoryDuplexPair();
+    // @ts-expect-error an acceptDuplex without a key pair
+    await assertRejects(() => acceptDuplex(there, options), TypeError, "keyPair");
+    assertEquals(await here.io!.read(new Uint8Array(1)), null, "the duplex is ended");
+  }
+  const remoteStatic = new Uint8Array(32).fill(9);
+  assertThrows(() => new HtxClient({ port: 1 }, { remoteStatic, handshakeTimeoutMs: 0 }), RangeError);
 });
 
 Deno.test("an onListen that throws leaves no server behind", async () => {
