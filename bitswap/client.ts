@@ -10,7 +10,7 @@
  */
 
 import { raced } from "./_abort.ts";
-import { HtxError, tell } from "./_core.ts";
+import { deferred, HtxError, tell } from "./_core.ts";
 import {
   BlockNotFoundError,
   type Blockstore,
@@ -262,7 +262,7 @@ export class BitswapClient implements AsyncDisposable {
   #nextLine = 1;
   #closed: Promise<void> | undefined;
   /** Resolved and replaced whenever something is wanted: slots without demand wait for it. */
-  #demand: PromiseWithResolvers<void> = Promise.withResolvers();
+  #demand: PromiseWithResolvers<void> = deferred();
   #averageBlock = 0;
   #lastTick = 0;
   /** Time in which nothing was read, for our own store or process was busy. */
@@ -377,7 +377,7 @@ export class BitswapClient implements AsyncDisposable {
     const local = await raced(this.#local(cid, signal), signal);
     if (local !== undefined) return report(local, undefined);
     signal?.throwIfAborted();
-    const { promise, resolve, reject } = Promise.withResolvers<Block>();
+    const { promise, resolve, reject } = deferred<Block>();
     const sink: Sink = {
       cid,
       block: (block, peer) => {
@@ -424,7 +424,7 @@ export class BitswapClient implements AsyncDisposable {
     let failure: { error: unknown } | undefined;
     let blocks = 0;
     let bytes = 0;
-    let wake = Promise.withResolvers<void>();
+    let wake = deferred<void>();
     const notify = (): void => wake.resolve();
     const fail = (error: unknown): void => {
       failure ??= { error };
@@ -516,7 +516,7 @@ export class BitswapClient implements AsyncDisposable {
         }
         if (done && !pulling && looking === 0 && open.size === 0) break;
         await wake.promise;
-        wake = Promise.withResolvers<void>();
+        wake = deferred<void>();
       }
       if (missing.length > 0) throw new BlockNotFoundError(missing, "none of the peers has it");
     } finally {
@@ -617,7 +617,7 @@ export class BitswapClient implements AsyncDisposable {
     for (const slot of this.#slots.values()) if (slot.state === "away") this.#use(slot);
     this.#engine.want(key, sink.cid.bytes, priority);
     this.#demand.resolve();
-    this.#demand = Promise.withResolvers();
+    this.#demand = deferred();
     if (this.#timer === undefined) {
       this.#lastTick = this.#now();
       this.#timer = setInterval(() => this.#tick(), this.#tickInterval);
@@ -954,7 +954,7 @@ function pause(ms: number, signal: AbortSignal): Promise<void> {
 /** Resolves with the promise, or when the signal aborts. */
 async function aborted(promise: Promise<void>, signal: AbortSignal): Promise<void> {
   if (signal.aborted) return;
-  const { promise: ended, resolve } = Promise.withResolvers<void>();
+  const { promise: ended, resolve } = deferred<void>();
   const end = (): void => resolve();
   signal.addEventListener("abort", end, { once: true });
   try {

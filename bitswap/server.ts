@@ -9,7 +9,7 @@
 
 import { type Blockstore, type BlockstoreCallOptions, readToSend, VerifiedBlockstore } from "./blockstore.ts";
 import { blockKey, blockLength, type CID, parseCid, RAW_CODEC } from "./cid.ts";
-import { HtxError, tell, toHex } from "./_core.ts";
+import { deferred, HtxError, tell, toHex } from "./_core.ts";
 import { type Ledger, LedgerBook, type LedgerEntry, type LedgerOptions } from "./ledger.ts";
 import {
   type BlockPayload,
@@ -378,7 +378,7 @@ class StreamServer {
       }
       this.#account(deframer.buffered);
       while (this.#presences.length > MAX_WAITING_ANSWERS && !this.#broken) {
-        await (this.#drained ??= Promise.withResolvers<void>()).promise;
+        await (this.#drained ??= deferred<void>()).promise;
       }
       if (this.#broken) return;
       chunk = await this.#stream.read();
@@ -424,7 +424,7 @@ class StreamServer {
         this.#notify();
         this.#account(held + ENTRY_LENGTH * entries.length);
         const { ledger } = this.#context;
-        await (ledger.room ??= Promise.withResolvers<void>()).promise;
+        await (ledger.room ??= deferred<void>()).promise;
         if (this.#broken) return;
       }
     }
@@ -566,7 +566,7 @@ class StreamServer {
       this.#load();
       if (this.#loads.length === 0 && this.#presences.length === 0) {
         if (this.#ended && this.#asking === 0) return;
-        await (this.#wake ??= Promise.withResolvers<void>()).promise;
+        await (this.#wake ??= deferred<void>()).promise;
         continue;
       }
       const blockPresences = this.#presences;
