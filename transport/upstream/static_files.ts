@@ -65,6 +65,8 @@ export function staticFiles(
 
 /** A file that may be served. */
 interface Found {
+  /** The name it was asked for by: with links, not always that of the file. */
+  readonly name: string;
   readonly path: string;
   readonly info: Deno.FileInfo;
 }
@@ -118,7 +120,7 @@ class StaticFiles {
     try {
       const path = await Deno.realPath([root === "/" ? "" : root, ...names].join("/"));
       if (!isShown(path, root)) return undefined;
-      return { path, info: await Deno.stat(path) };
+      return { name: names.at(-1) ?? "", path, info: await Deno.stat(path) };
     } catch (error) {
       // Whatever the reason, there is nothing here for the client: absent, too long a name, not readable, a loop.
       if (error instanceof Error) return undefined;
@@ -137,10 +139,11 @@ class StaticFiles {
     let kept = false;
     try {
       const info = await file.stat(); // of what was opened, whatever stands under the name by now
-      const headers = this.#headers(found.path, info);
+      const headers = this.#headers(found, info);
       const { size } = info;
       const tag = headers.get("etag");
-      const condition = checkConditions(request, tag, info.mtime);
+      const now = this.#now();
+      const condition = checkConditions(request, tag, info.mtime, now);
       if (condition === 412) return text(412, "Precondition Failed");
       if (condition === 304) {
         headers.delete("content-type");
@@ -149,7 +152,7 @@ class StaticFiles {
       let start = 0;
       let end = size;
       let status = 200;
-      const range = request.method === "GET" && rangeApplies(request, tag, info.mtime, this.#now())
+      const range = request.method === "GET" && rangeApplies(request, tag, info.mtime, now)
         ? parseRange(request.headers.get("range"), size)
         : undefined;
       if (range === "unsatisfiable") {
@@ -176,9 +179,9 @@ class StaticFiles {
     }
   }
 
-  #headers(path: string, info: Deno.FileInfo): Headers {
+  #headers({ name, path }: Found, info: Deno.FileInfo): Headers {
     const headers = new Headers({
-      "content-type": this.#contentType(path),
+      "content-type": this.#contentType(name) ?? this.#contentType(path) ?? "application/octet-stream",
       "x-content-type-options": "nosniff",
       "accept-ranges": "bytes",
     });
@@ -192,7 +195,7 @@ class StaticFiles {
     return headers;
   }
 
-  #contentType(path: string): string {
+  #contentType(path: string): string | undefined {
     const name = path.slice(path.lastIndexOf("/") + 1);
     const dot = name.lastIndexOf(".");
     const extension = dot < 0 ? "" : name.slice(dot + 1).toLowerCase();
@@ -200,7 +203,7 @@ class StaticFiles {
       const type = Object.hasOwn(types, extension) ? types[extension] : undefined;
       if (type !== undefined) return type;
     }
-    return "application/octet-stream";
+    return undefined;
   }
 }
 
@@ -237,18 +240,23 @@ function isShown(path: string, root: string): boolean {
 }
 
 /** RFC 9110 §13.2.2: the preconditions in their order. */
-function checkConditions(request: Request, tag: string | null, mtime: Date | null): 304 | 412 | undefined {
+function checkConditions(
+  request: Request,
+  tag: string | null,
+  mtime: Date | null,
+  now: number,
+): 304 | 412 | undefined {
   const { headers } = request;
   const ifMatch = headers.get("if-match");
   const ifNoneMatch = headers.get("if-none-match");
   if (ifMatch !== null) {
     if (!matchesTag(ifMatch, tag, "strong")) return 412;
   } else {
-    const since = parseDate(headers.get("if-unmodified-since"));
+    const since = parseDate(headers.get("if-unmodified-since"), now);
     if (since !== undefined && mtime !== null && seconds(mtime) > since) return 412;
   }
   if (ifNoneMatch !== null) return matchesTag(ifNoneMatch, tag, "weak") ? 304 : undefined;
-  const since = parseDate(headers.get("if-modified-since"));
+  const since = parseDate(headers.get("if-modified-since"), now);
   if (since !== undefined && mtime !== null && seconds(mtime) <= since) return 304;
   return undefined;
 }
@@ -258,7 +266,7 @@ function rangeApplies(request: Request, tag: string | null, mtime: Date | null, 
   const ifRange = request.headers.get("if-range");
   if (ifRange === null) return true;
   if (ifRange.endsWith('"')) return tag !== null && !tag.startsWith("W/") && ifRange === tag;
-  const date = parseDate(ifRange);
+  const date = parseDate(ifRange, now);
   // A date is as strong as a tag only when the file was left alone since (§8.8.2.2).
   return date !== undefined && mtime !== null && seconds(mtime) === date &&
     now - mtime.getTime() >= SETTLED_MS;
@@ -276,13 +284,29 @@ function matchesTag(list: string, tag: string | null, comparison: "strong" | "we
   return false;
 }
 
-/** Seconds since 1970 of an HTTP-date in its one current form (RFC 9110 §5.6.7); others count as absent. */
-function parseDate(value: string | null): number | undefined {
-  if (value === null || !/^[A-Z][a-z]{2}, \d{2} [A-Z][a-z]{2} \d{4} \d{2}:\d{2}:\d{2} GMT$/.test(value)) {
-    return undefined;
+/** The forms of an HTTP-date (RFC 9110 §5.6.7): today's, and the two of old that are still to be understood. */
+const DATE_FORMS: readonly RegExp[] = /* @__PURE__ */ Object.freeze([
+  /^[A-Z][a-z]{2}, (?<day>\d{2}) (?<month>[A-Z][a-z]{2}) (?<year>\d{4}) (?<time>\d{2}:\d{2}:\d{2}) GMT$/,
+  /^[A-Z][a-z]+day, (?<day>\d{2})-(?<month>[A-Z][a-z]{2})-(?<year>\d{2}) (?<time>\d{2}:\d{2}:\d{2}) GMT$/,
+  /^[A-Z][a-z]{2} (?<month>[A-Z][a-z]{2}) (?<day>[ \d]\d) (?<time>\d{2}:\d{2}:\d{2}) (?<year>\d{4})$/,
+]);
+
+/** Seconds since 1970 of an HTTP-date; anything else counts as absent. */
+function parseDate(value: string | null, now: number): number | undefined {
+  for (const form of DATE_FORMS) {
+    const { day, month, year, time } = form.exec(value ?? "")?.groups ?? {};
+    if (day === undefined || year === undefined) continue;
+    const millis = Date.parse(`${day} ${month} ${year.length > 2 ? year : fullYear(year, now)} ${time} GMT`);
+    return Number.isNaN(millis) ? undefined : millis / 1000;
   }
-  const time = Date.parse(value);
-  return Number.isNaN(time) ? undefined : time / 1000;
+  return undefined;
+}
+
+/** RFC 9110 §5.6.7: two digits that appear to be more than 50 years ahead are the latest such year in the past. */
+function fullYear(digits: string, now: number): number {
+  const thisYear = new Date(now).getUTCFullYear();
+  const year = thisYear - thisYear % 100 + Number(digits);
+  return year > thisYear + 50 ? year - 100 : year;
 }
 
 function seconds(date: Date): number {

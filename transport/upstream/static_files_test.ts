@@ -42,6 +42,7 @@ function site(options: StaticFilesOptions = {}): Site {
   link("../secret", `${root}/out`);
   link("../site-private", `${root}/outdir`);
   link("a.txt", `${root}/in`);
+  link("b.unknown", `${root}/in.css`);
   link("loop", `${root}/loop`);
   link(".hidden", `${root}/unhidden`);
   const handler = staticFiles(root, options);
@@ -88,6 +89,8 @@ Deno.test("staticFiles() serves files with their type, length, tag and date", as
   assertEquals(await type("/none"), "application/octet-stream");
   assertEquals(await type("/sub%20dir/%C3%BC.json"), "application/json");
   assertEquals(await type("/tilde~.css"), "text/css; charset=utf-8");
+  assertEquals(await type("/in"), "text/plain; charset=utf-8");
+  assertEquals(await type("/in.css"), "text/css; charset=utf-8", "by the name it is asked for by");
   assertEquals(await (await files.get("/in")).text(), "0123456789", "a link within the folder");
   assertEquals((await files.get("/none")).headers.get("content-length"), "0");
 });
@@ -234,6 +237,15 @@ Deno.test("staticFiles() answers conditional requests in the order of RFC 9110 �
     [{ "if-modified-since": before }, 200],
     [{ "if-modified-since": "2030-01-01" }, 200],
     [{ "if-modified-since": "yesterday" }, 200],
+    // RFC 9110 §5.6.7: "A recipient … MUST accept all three HTTP-date formats".
+    [{ "if-modified-since": "Tuesday, 04-Mar-25 05:06:07 GMT" }, 304],
+    [{ "if-modified-since": "Tuesday, 04-Mar-25 05:06:06 GMT" }, 200],
+    [{ "if-modified-since": "Tue Mar  4 05:06:07 2025" }, 304],
+    [{ "if-modified-since": "Tue Mar 04 05:06:06 2025" }, 200],
+    [{ "if-unmodified-since": "Friday, 04-Mar-99 05:06:07 GMT" }, 412], // 1999, not 2099
+    [{ "if-unmodified-since": "Friday, 04-Mar-50 05:06:07 GMT" }, 200], // 2050, not 1950
+    [{ "if-unmodified-since": "Tue Mar  4 05:06:06 2025" }, 412],
+    [{ "if-unmodified-since": "Tue Mar 4 05:06:06 2025" }, 200],
     [{ "if-match": tag }, 200],
     [{ "if-match": "*" }, 200],
     [{ "if-match": `W/${tag}` }, 412],
@@ -278,6 +290,7 @@ Deno.test("staticFiles() serves one range, and the whole where RFC 9110 §14 let
     [{ range: "bytes=0-3", "if-range": `W/${tag}` }, 200, "0123456789", null],
     [{ range: "bytes=0-3", "if-range": `"x"` }, 200, "0123456789", null],
     [{ range: "bytes=0-3", "if-range": OLD_DATE }, 206, "0123", "bytes 0-3/10"],
+    [{ range: "bytes=0-3", "if-range": "Tue Mar  4 05:06:07 2025" }, 206, "0123", "bytes 0-3/10"],
     [{ range: "bytes=0-3", "if-range": "Tue, 04 Mar 2025 05:06:08 GMT" }, 200, "0123456789", null],
     [{ range: "bytes=0-3", "if-match": `"x"` }, 412, "412 Precondition Failed\n", null],
   ];
