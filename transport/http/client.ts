@@ -18,6 +18,7 @@ import {
   type HttpRequestHead,
   type HttpResponseHead,
   isWebSocketRequest,
+  opensTunnel,
 } from "./message.ts";
 import { cancelQuietly, type HttpContent, type HttpTrailers, type Outgoing, sendMessage } from "./send.ts";
 import type { HttpStream } from "./stream.ts";
@@ -92,7 +93,7 @@ export async function exchangeOverStream(
     if (!outgoing.headSent || outgoing.sourceFailed) exchange.giveUp(error, "request failed");
   }).then(() => exchange.directionEnded());
   const response = await exchange.response();
-  if (isTunnel(request.method, response.status)) {
+  if (opensTunnel(response.status, request.method)) {
     stream.reset("CANCELLED", "a tunnel is of no use here");
     throw new TypeError("Cannot exchange: the CONNECT was accepted, and what follows is no message");
   }
@@ -107,11 +108,6 @@ export function orGiveBack<T>(stream: HttpStream, make: () => T): T {
     stream.reset("CANCELLED", "exchange not begun");
     throw error;
   }
-}
-
-/** Whether a response says that what follows it is a tunnel, and not its content (RFC 9110 §9.3.6). */
-function isTunnel(requestMethod: string, status: number): boolean {
-  return requestMethod === "CONNECT" && status < 300;
 }
 
 /** What a CONNECT gave: the response, and the tunnel if it was accepted. */
@@ -144,7 +140,7 @@ export async function connectOverStream(
   stream.write(bytes).catch(() => {}); // Shows where the response is read.
   exchange.directionEnded(); // From here on it is the tunnel's.
   const response = await exchange.response();
-  if (!isTunnel(head.method, response.status)) {
+  if (!opensTunnel(response.status, head.method)) {
     stream.closeWrite().catch(() => {});
     return response;
   }
@@ -206,7 +202,7 @@ class ClientExchange {
     });
     this.#body = body;
     if (this.#failure !== undefined) throw this.#failure.error;
-    if (isTunnel(this.#requestMethod, head.status)) {
+    if (opensTunnel(head.status, this.#requestMethod)) {
       body.abort(new TypeError("Cannot read content: what follows an accepted CONNECT is a tunnel"));
     } else {
       body.peek();

@@ -2,7 +2,7 @@
 
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import fc from "fast-check";
-import { concat, encodeVarint, fromHex, HtxError, toHex, utf8 } from "../../core/mod.ts";
+import { type Bytes, concat, encodeVarint, fromHex, HtxError, toHex, utf8 } from "../../core/mod.ts";
 import vectors from "./testdata/bhttp_rfc9292.json" with { type: "json" };
 import {
   DEFAULT_HTTP_LIMITS,
@@ -1048,6 +1048,43 @@ Deno.test("the TransformStreams carry a message through, a byte at a time", asyn
     "end",
   ]);
   assertEquals(back[1], events[1]);
+});
+
+Deno.test("the TransformStreams end where a tunnel begins", async () => {
+  const connect: HttpEvent = {
+    type: "request",
+    head: {
+      method: "CONNECT",
+      scheme: "https",
+      authority: "a",
+      path: "/",
+      fields: [["upgrade", "websocket"]],
+    },
+  };
+  const head = encodeHttpRequest(connect.head);
+  assertEquals(
+    await Array.fromAsync(ReadableStream.from([connect]).pipeThrough(new HttpMessageEncoderStream())),
+    [head],
+  );
+  const accepted: HttpEvent = { type: "response", head: { status: 200, fields: [] } };
+  const cases = [
+    { bytes: head, event: connect, decoder: new HttpMessageDecoderStream("request") },
+    {
+      bytes: encodeHttpResponse(accepted.head),
+      event: accepted,
+      decoder: new HttpMessageDecoderStream("response", { requestMethod: "CONNECT" }),
+    },
+  ];
+  for (const { bytes, event, decoder } of cases) {
+    let pulls = 0;
+    let cancelled = false;
+    const endless = new ReadableStream<Bytes>({
+      pull: (controller) => controller.enqueue(pulls++ === 0 ? bytes : utf8("frames")),
+      cancel: () => void (cancelled = true),
+    }, { highWaterMark: 0 });
+    assertEquals(await Array.fromAsync(endless.pipeThrough(decoder)), [event]);
+    assert(cancelled);
+  }
 });
 
 Deno.test("HttpMessageEncoderStream ends the message itself and refuses events out of order", async () => {

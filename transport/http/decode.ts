@@ -35,6 +35,7 @@ import {
   type HttpResponseHead,
   isWebSocketRequest,
   malformedMessage,
+  opensTunnel,
   oversizedMessage,
   resolveLimits,
 } from "./message.ts";
@@ -529,7 +530,7 @@ export class HttpMessageDecoder {
       return { type: "informational", head };
     }
     this.#noContent = hasNoContent(this.#status, this.#requestMethod);
-    this.#state = this.#requestMethod === "CONNECT" && this.#status < 300 ? "tunnel" : "content";
+    this.#state = opensTunnel(this.#status, this.#requestMethod) ? "tunnel" : "content";
     return { type: "response", head };
   }
 

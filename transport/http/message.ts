@@ -133,6 +133,11 @@ export function isWebSocketRequest(head: HttpRequestHead): boolean {
   return false;
 }
 
+/** Whether what follows a final response with this status, to this method, is a tunnel and no content (RFC 9110 §9.3.6). */
+export function opensTunnel(status: number, requestMethod: string): boolean {
+  return requestMethod === "CONNECT" && status < 300;
+}
+
 /** Whether a response with this status, to this method, has no content whatever its fields say (RFC 9110 §6.4.1). */
 export function hasNoContent(status: number, requestMethod: string): boolean {
   return status === 204 || status === 304 || requestMethod === "HEAD";

@@ -10,10 +10,14 @@
 import { HtxError } from "../../core/mod.ts";
 import { type HttpDecoderOptions, type HttpEvent, HttpMessageDecoder } from "./decode.ts";
 import { encodeHttpChunk, encodeHttpEnd, encodeHttpRequest, encodeHttpResponse } from "./encode.ts";
+import { opensTunnel } from "./message.ts";
 
 /**
  * Bytes of one message, in chunks of any size, to its events. The end of the bytes is the end of the direction: what
  * is cut off errors the stream with `MALFORMED`. The `data` of events are views of the chunks.
+ *
+ * Behind a CONNECT, or a 2xx answer to one, is a tunnel and no more of the message: there the events end, and no more
+ * bytes are taken. {@linkcode HttpMessageDecoder} tells the first of them.
  *
  * @example
  * ```ts
@@ -30,7 +34,10 @@ export class HttpMessageDecoderStream extends TransformStream<Uint8Array, HttpEv
   constructor(kind: "request" | "response", options: HttpDecoderOptions = {}) {
     const decoder = new HttpMessageDecoder(kind, options);
     const drain = (controller: TransformStreamDefaultController<HttpEvent>) => {
-      for (let event = decoder.next(); event !== undefined; event = decoder.next()) controller.enqueue(event);
+      for (let event = decoder.next(); event !== undefined; event = decoder.next()) {
+        controller.enqueue(event);
+        if (isBeforeTunnel(event, options.requestMethod)) return controller.terminate();
+      }
     };
     super({
       transform: (chunk, controller) => {
@@ -49,7 +56,7 @@ export class HttpMessageDecoderStream extends TransformStream<Uint8Array, HttpEv
  * Events of one message to its bytes, in the indeterminate-length form: the counterpart of
  * {@linkcode HttpMessageDecoderStream}. The `end` event may be left out: closing the stream ends the message.
  *
- * Events out of order error the stream with a `TypeError`.
+ * Events out of order error the stream with a `TypeError`. A CONNECT is all of its message: what follows is a tunnel.
  */
 export class HttpMessageEncoderStream extends TransformStream<HttpEvent, Uint8Array> {
   /** Makes an encoder stream for one message. */
@@ -66,7 +73,7 @@ export class HttpMessageEncoderStream extends TransformStream<HttpEvent, Uint8Ar
           case "request":
             expect(event, "start");
             controller.enqueue(encodeHttpRequest(event.head));
-            state = "content";
+            state = isBeforeTunnel(event) ? "ended" : "content";
             break;
           case "informational":
           case "response":
@@ -98,4 +105,10 @@ export class HttpMessageEncoderStream extends TransformStream<HttpEvent, Uint8Ar
       },
     });
   }
+}
+
+/** Whether the head is followed by a tunnel rather than by the rest of a message. */
+function isBeforeTunnel(event: HttpEvent, requestMethod = "GET"): boolean {
+  if (event.type === "request") return event.head.method === "CONNECT";
+  return event.type === "response" && opensTunnel(event.head.status, requestMethod);
 }
