@@ -295,9 +295,12 @@ export class TicketVerifier {
   ): Promise<TicketResult> {
     const dummy = refusal !== undefined;
     const { onStep } = this.#options;
+    const begin = (step: TicketStep) => {
+      if (onStep !== undefined) tell((step) => onStep(step, dummy), step);
+    };
     const key = this.#keys.get(toHex(ticket.ticketKeyId)) ?? this.#anyKey;
 
-    onStep?.("key-exchange", dummy);
+    begin("key-exchange");
     const agreed = key.privateKey.dh(ticket.clientPub);
     const shared = agreed ?? new Uint8Array(PRIVATE_KEY_LENGTH);
 
@@ -305,13 +308,13 @@ export class TicketVerifier {
     let verified = -1;
     let proof: Bytes = shared;
     for (const candidate of [Math.max(0, hour - 1), hour, hour + 1]) { // all three, whichever fits
-      onStep?.("derive", dummy);
+      begin("derive");
       const expected = deriveAccessTicket(this.#crypto, shared, key.salt(candidate, hour));
       const fits = timingSafeEqual(expected, ticket.accessTicket);
       verified = fits ? candidate : verified;
       proof = fits ? expected : proof;
     }
-    onStep?.("hash", dummy);
+    begin("hash");
     // Adding a point of low order to a client's key gives another canonical key with the same shared value, thus
     // another spelling of the same ticket. What they have in common is the proof, so that is what is remembered:
     // it stands for (clientPub, hour). Hashed, since a store need not know it.
@@ -322,7 +325,7 @@ export class TicketVerifier {
     if (reason === undefined && agreed === undefined) reason = "low-order-key";
     if (reason === undefined && verified < 0) reason = "proof-failed";
 
-    onStep?.("store", dummy);
+    begin("store");
     // A limiter that is the replay store has charged the bucket already; a refusal before it charges none.
     const charged = this.#replay === (this.#limiter as unknown) || dummy ? undefined : bucket;
     try {

@@ -237,6 +237,7 @@ Deno.test("verify() does not reject when the clock gives no number, or a log thr
     }
   }
   assertEquals(told.length, 6);
+  assert((await verifierWith({ onStep: fail }).verify(VECTOR.text)).ok);
 });
 
 Deno.test("e-40: every part of the proof is needed", async () => {
