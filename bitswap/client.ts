@@ -170,6 +170,8 @@ const MIN_IN_FLIGHT = 8;
 const MAX_IN_FLIGHT = 1024;
 /** Stalls without a block in between after which a peer is left alone until the next get. */
 const MAX_STALLS = 3;
+/** Share of the in-flight blocks of one getMany that are left when more are asked for, if any waits for its consumer. */
+const REFILL_BELOW = 7 / 8;
 /** How long a stream may take to end by itself when the client is closed, in ms. */
 const CLOSE_TIMEOUT = 1_000;
 /** Time between two looks at who has stalled, at most, in ms. */
@@ -481,10 +483,12 @@ export class BitswapClient implements AsyncDisposable {
     let done = false;
     let left = false;
     const pull = async (): Promise<void> => {
-      const room = (): boolean =>
-        looking < MAX_LOOKING && open.size + arrived.length + looking < this.#inFlight(bufferBytes);
-      // Without room nothing changes: to notify then would keep the consumer spinning.
-      if (pulling || !room()) return;
+      const limit = this.#inFlight(bufferBytes);
+      const used = (): number => open.size + arrived.length + looking;
+      const room = (): boolean => looking < MAX_LOOKING && used() < limit;
+      // Without room nothing changes: to notify then would keep the consumer spinning. And one by one, as the consumer
+      // makes room, each want would leave in a message of its own.
+      if (pulling || !room() || (arrived.length > 0 && used() > limit * REFILL_BELOW)) return;
       pulling = true;
       try {
         while (!done && failure === undefined && room()) {
