@@ -136,7 +136,9 @@ export class LedgerBook {
 
   /** Takes `bytes` from what the peer may have; false, and nothing taken, when there is not so much left. */
   take(entry: LedgerEntry, bytes: number, now: number): boolean {
-    if (now - entry.windowStart >= this.#window) {
+    const age = now - entry.windowStart;
+    // A clock that was set back begins a new window, rather than a long wait; one that fails begins none.
+    if (!(age >= 0 && age < this.#window) && !Number.isNaN(now)) {
       entry.windowStart = now;
       entry.windowBytes = 0;
     }
