@@ -125,7 +125,9 @@ export class HttpBody {
    * otherwise left to the garbage collector. For readers that are done with their bytes when they ask for more.
    */
   lend(): void {
+    if (this.#lending) return;
     this.#lending = true;
+    this.#given = undefined; // what was read of it before is its reader's
   }
 
   /** Waits until the stream has given something, or this body was cancelled or aborted; never rejects. */
@@ -145,7 +147,6 @@ export class HttpBody {
    */
   async bytes(limit = Infinity): Promise<Bytes> {
     const gathered = new ByteCollector(Math.min(this.contentLength ?? 0, limit, TRUSTED_LENGTH));
-    this.#given = undefined; // what was read before is its reader's
     this.lend();
     for (;;) {
       const chunk = await this.read();

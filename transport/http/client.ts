@@ -258,6 +258,7 @@ export interface FetchOverStreamOptions {
  * are, nothing is cached, no header is added.
  *
  * @throws {HtxError} when the stream fails or the response is malformed
+ * @throws {TypeError} when the request cannot be sent as it is, or its body was used
  * @throws the signal's reason, or what the request's body failed with
  *
  * @example

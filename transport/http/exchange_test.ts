@@ -7,6 +7,7 @@ import { type PairStream, streamPair } from "./_stream_pair.ts";
 import {
   connectOverStream,
   encodeHttpChunk,
+  encodeHttpEnd,
   encodeHttpRequest,
   encodeHttpResponse,
   exchangeOverStream,
@@ -282,6 +283,26 @@ Deno.test("a body that lends gives the memory of a chunk back at the next read, 
     if (lends) assert(kept < 60_000, `${kept} bytes are kept`); // what was read before the head was seen is left as it is
     else assertEquals(kept, 120_000);
   }
+});
+
+Deno.test("what was read of a body before it lends stays its reader's", async () => {
+  const { client, server } = streamPair();
+  const later = Promise.withResolvers<void>();
+  const served = serveHttpExchange(server, async ({ body }) => {
+    const reading = body.read();
+    later.resolve();
+    const first = await reading;
+    body.lend();
+    while (await body.read() !== null);
+    return { status: 200, fields: [], body: first };
+  }, strict);
+  await client.write(encodeHttpRequest(POST));
+  await later.promise;
+  for (let n = 1; n <= 3; n++) await client.write(encodeHttpChunk(new Uint8Array(8000).fill(n)));
+  await client.write(encodeHttpEnd(), { end: true });
+  const { status, text } = await readResponse(client);
+  assertEquals([status, text], [200, "\x01".repeat(8000)]);
+  await served;
 });
 
 Deno.test("the request's head reaches the handler before its body exists", async () => {
