@@ -48,7 +48,10 @@ const SIGNATURE_LENGTH = 64;
 const HASH_LENGTH = 32;
 const U64_MAX = 0xffff_ffff_ffff_ffffn;
 const SIGNATURE_CONTEXT = /* @__PURE__ */ utf8("bn-t1");
-/** Maps that one peer may send: ours, as §8 names no numbers. A sender of ours keeps to a quarter of it. */
+/**
+ * Maps that one peer may send, over all its sessions with a receiver: ours, as §8 names no numbers. A sender of ours keeps
+ * to a quarter of it in each session.
+ */
 const RECEIVER_RATE: BucketRate = { burst: 128, perSecond: 16 };
 const SENDER_RATE: BucketRate = { burst: 32, perSecond: 4 };
 const MAX_PEERS = 65_536;
