@@ -269,7 +269,9 @@ export class Exchange {
         this.#bytesIn += value.length;
         if (limit > 0 && this.#bytesIn > limit) {
           this.giveUp("too-large");
-          throw new HtxError("LIMIT_EXCEEDED", "Cannot forward request: its body is too large");
+          const error = new HtxError("LIMIT_EXCEEDED", "Cannot forward request: its body is too large");
+          reader.cancel(error).catch(() => {}); // or the front would hold the rest back for somebody to read
+          throw error;
         }
         controller.enqueue(value);
       },
