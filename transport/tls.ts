@@ -341,7 +341,9 @@ class TlsListener implements DuplexListener {
       ? { transport: "tls" }
       : { transport: "tls", hostname: bound.address, port: bound.port };
     server.on("error", () => {}); // one connection's trouble; `accept` goes on
-    server.on("tlsClientError", () => {}); // whoever speaks no TLS gets TLS's own answer
+    // Whoever speaks no TLS has had TLS's own answer by then; nobody else ends the connection, and whoever takes too
+    // long would keep it.
+    server.on("tlsClientError", (_error, socket) => socket.destroy());
     server.on("connection", (socket) => this.#begin(socket));
     server.on("secureConnection", (socket) => this.#take(socket));
   }

@@ -231,6 +231,39 @@ tlsTest(
 );
 
 tlsTest(
+  "e-37: listenTls() lets go of clients that stop in the TLS handshake, or leave in it, when their time is over",
+  async (mine) => {
+    const listener = await listenTls({ port: 0 }, { ...mine, handshakeTimeoutMs: 50 });
+    const port = listener.addr.port!;
+    const hello = await clientHello();
+    for (const begun of [new Uint8Array(0), hello.subarray(0, 1), hello.subarray(0, 100), hello]) {
+      for (const leaves of [false, true]) {
+        const client = await Deno.connect({ port });
+        await client.write(begun);
+        if (leaves) await client.closeWrite();
+        const into = new Uint8Array(16_384);
+        while (await client.read(into).catch(() => null) !== null); // the server's flight, if any, then the end
+        client.close();
+      }
+    }
+    listener.close();
+  },
+);
+
+/** The first message of a TLS client. */
+async function clientHello(): Promise<Uint8Array> {
+  using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const accepting = listener.accept();
+  const dialling = dialTls({ port: listener.addr.port }, { serverName: "localhost" }).catch(() => {});
+  using conn = await accepting;
+  const into = new Uint8Array(16_384);
+  const length = await conn.read(into);
+  await conn.closeWrite();
+  await dialling;
+  return into.slice(0, length!);
+}
+
+tlsTest(
   "listenTls() names what is wrong at once: a port that is taken, a certificate that is none",
   async (mine) => {
     const listener = await listenTls({ port: 0 }, mine);
