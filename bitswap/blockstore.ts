@@ -319,9 +319,16 @@ export class VerifiedBlockstore implements Blockstore {
   /** Last write under way for a key: a put and the removal of a bad block never overlap. */
   readonly #writes = new Map<string, Promise<unknown>>();
 
-  /** Wraps `inner`, memory by default. Whoever writes to `inner` directly is found out on reading. */
+  /**
+   * Wraps `inner`, memory by default. Whoever writes to `inner` directly is found out on reading.
+   *
+   * @throws {RangeError} when `maxBlockLength` is negative or no number
+   */
   constructor(inner: Blockstore = new MemoryBlockstore(), options: VerifiedBlockstoreOptions = {}) {
     const { maxBlockLength = MAX_BLOCK_LENGTH, onCorrupt } = options;
+    if (!(maxBlockLength >= 0)) {
+      throw new RangeError(`Cannot make blockstore: maxBlockLength is ${maxBlockLength}`);
+    }
     this.#inner = inner;
     this.#memory = isPlainMemory(inner) ? inner : undefined;
     this.#maxBlockLength = maxBlockLength;

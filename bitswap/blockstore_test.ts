@@ -174,6 +174,9 @@ Deno.test("MemoryBlockstore refuses what does not fit, and keeps what it has", (
   store.delete(HELLO_CID);
   assertEquals([store.bytes, store.size], [5, 1]);
   assertThrows(() => new MemoryBlockstore({ maxBytes: -1 }), RangeError);
+  for (const maxBlockLength of [-1, NaN]) {
+    assertThrows(() => new VerifiedBlockstore(undefined, { maxBlockLength }), RangeError);
+  }
 });
 
 Deno.test("MemoryBlockstore evicts what was not used for longest, when told to", () => {

@@ -753,7 +753,7 @@ export class BitswapClient implements AsyncDisposable {
     let delay = this.#reconnectDelay;
     while (!signal.aborted) {
       if (this.#wants.size === 0) {
-        await aborted(this.#demand.promise, signal);
+        await raced(this.#demand.promise, signal).catch(() => {}); // which the loop looks at
         continue;
       }
       let stream;
@@ -953,17 +953,4 @@ function pause(ms: number, signal: AbortSignal): Promise<void> {
     const timer = setTimeout(end, ms);
     signal.addEventListener("abort", end, { once: true });
   });
-}
-
-/** Resolves with the promise, or when the signal aborts. */
-async function aborted(promise: Promise<void>, signal: AbortSignal): Promise<void> {
-  if (signal.aborted) return;
-  const { promise: ended, resolve } = deferred<void>();
-  const end = (): void => resolve();
-  signal.addEventListener("abort", end, { once: true });
-  try {
-    await Promise.race([promise, ended]);
-  } finally {
-    signal.removeEventListener("abort", end);
-  }
 }

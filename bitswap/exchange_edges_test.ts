@@ -6,7 +6,13 @@ import { type Blockstore, MemoryBlockstore } from "./blockstore.ts";
 import { type CID, cidOf } from "./cid.ts";
 import { BitswapClient, type BitswapClientOptions, type PeerDropped } from "./client.ts";
 import { encodeFramed } from "./message.ts";
-import { type BitswapPeer, type BitswapStream, connectionPeer, readProtocol } from "./peer.ts";
+import {
+  type BitswapConnection,
+  type BitswapPeer,
+  type BitswapStream,
+  connectionPeer,
+  readProtocol,
+} from "./peer.ts";
 import { BitswapServer } from "./server.ts";
 import { memoryPeer, peerOf, serverWith, storeWith, testBlocks } from "./_testing.ts";
 
@@ -293,6 +299,27 @@ Deno.test("a dialler that never settles is asked again once its caller has left"
   await using client = new BitswapClient({ peers: [peer], reconnectTimeout: 20 });
   assertEquals((await assertRejects(() => client.get(HELLO_CID), HtxError)).code, "CONNECT_FAILED");
   assertEquals(await client.get(HELLO_CID), HELLO);
+  assertEquals(dials, 2);
+});
+
+Deno.test("a connection that comes when its caller has left is there for the next", async () => {
+  const server = await serverWith([HELLO]);
+  const late = Promise.withResolvers<BitswapConnection>();
+  let dials = 0;
+  const peer = connectionPeer("a", () => {
+    dials++;
+    return late.promise;
+  });
+  await using client = new BitswapClient({ peers: [peer], reconnectTimeout: 20 });
+  assertEquals((await assertRejects(() => client.get(HELLO_CID), HtxError)).code, "CONNECT_FAILED");
+  const before = dials;
+  late.resolve({
+    createBidirectionalStream: () => peerOf("a", server).openStream(new AbortController().signal),
+    closed: new Promise(() => {}),
+  });
+  await late.promise;
+  assertEquals(await client.get(HELLO_CID), HELLO);
+  assertEquals(dials, before);
 });
 
 Deno.test("a store of our own that is slow makes no peer a stalling one", async () => {

@@ -160,11 +160,17 @@ export function connectionPeer(
     const forget = (): void => {
       if (current === mine) current = undefined;
     };
-    mine.then((made) => made.closed.then(forget, forget), forget);
-    // A dialler that does not look at the signal may never settle: whoever comes next dials anew.
+    // A dialler that does not look at the signal may never settle: whoever comes next dials anew, unless it has by then.
     signal.addEventListener("abort", forget, { once: true });
     const settled = (): void => signal.removeEventListener("abort", forget);
-    mine.then(settled, settled);
+    mine.then((made) => {
+      settled();
+      current ??= mine;
+      made.closed.then(forget, forget);
+    }, () => {
+      settled();
+      forget();
+    });
     return mine;
   }
 
