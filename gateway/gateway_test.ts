@@ -239,6 +239,25 @@ Deno.test("the client's abort resets the stream", async () => {
   assertEquals(g.gateway.metrics.outcomes["client-gone"], 1);
 });
 
+Deno.test("a client that breaks off its upload is a client that has gone, with both fronts", async () => {
+  for (const make of [denoFront, nodeFront]) {
+    const began = Promise.withResolvers<void>();
+    await using g = over(async (request) => {
+      began.resolve();
+      return new Response(await request.text());
+    });
+    await using front = await make(g.gateway.handler, { port: 0 });
+    const conn = await Deno.connect({ hostname: "127.0.0.1", port: front.addr.port });
+    const head = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n";
+    await conn.write(new TextEncoder().encode(head));
+    await began.promise;
+    conn.close();
+    const { metrics } = g.gateway;
+    await until(() => metrics.active === 0);
+    assertEquals([metrics.outcomes["client-gone"], metrics.outcomes["bad-request"]], [1, 0]);
+  }
+});
+
 Deno.test("a cancelled answer resets the stream, a broken one is cut so that the client sees it", async () => {
   let cancelled = 0;
   await using g = over((request) => {

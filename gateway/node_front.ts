@@ -262,7 +262,7 @@ function bodyOf(incoming: IncomingMessage): ReadableStream<Uint8Array> {
         controller.enqueue(new Uint8Array(chunk));
       });
       incoming.on("end", () => end(() => controller.close()));
-      const broken = () => end(() => controller.error(new TypeError("The client broke off its request")));
+      const broken = () => end(() => controller.error(new Error("The client broke off its request")));
       incoming.on("aborted", broken);
       incoming.on("error", broken);
       incoming.on("close", broken);

@@ -43,9 +43,9 @@ export const MAX_PATH_BYTES = 16_384;
 
 const AUTHORITY = /^(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9\-._~!$&'()*+,;=%]+)(?::[0-9]{0,5})?$/;
 
-/** Path without its query: what may stand in a log. */
+/** Path without query and fragment: what may stand in a log. */
 export function pathOf(path: string): string {
-  const mark = path.indexOf("?");
+  const mark = path.search(/[?#]/);
   return mark < 0 ? path : path.slice(0, mark);
 }
 

@@ -3,7 +3,7 @@ import fc from "fast-check";
 import { connectOverStream, encodeHttpRequest, serveHttpExchange } from "../transport/mod.ts";
 import { overStreams, PEER } from "./_testing.ts";
 import { appendForwarding, ForwardingPolicy } from "./forwarded.ts";
-import { parseRequest } from "./request.ts";
+import { parseRequest, pathOf } from "./request.ts";
 
 /** What Deno's server hands out: a request whose URL and method nothing has touched. */
 function received(url: string, method = "GET", headers: [string, string][] = []): Request {
@@ -25,6 +25,12 @@ Deno.test("parseRequest() takes the path byte for byte, and a Host with a slash 
   assertEquals(parse("http://host?x", "GET").path, "/?x");
   assertEquals(parse("http://host/*", "OPTIONS").path, "*");
   assertEquals(parse("http://other/x", "GET", [["host", "mine"]]).authority, "other"); // absolute form (RFC 9112 §3.2.2)
+});
+
+Deno.test("e-39: pathOf() leaves out query and fragment, whichever comes first", () => {
+  for (const path of ["/a", "/a?bn1=x", "/a#bn1=x", "/a#b?bn1=x", "/a?b#bn1=x"]) {
+    assertEquals(pathOf(path), "/a");
+  }
 });
 
 Deno.test("parseRequest() never throws, and what it finds no fault with can be encoded (e-45)", () => {
