@@ -60,7 +60,7 @@ export interface BitswapClientOptions extends WantEngineOptions {
    * Looked into before anyone is asked, and given every block fetched. Without one, blocks go to the caller only.
    */
   readonly blockstore?: Blockstore;
-  /** Streams kept open to each peer while something is wanted. @default {2} */
+  /** Streams kept open to each peer while something is wanted, at most 256. @default {2} */
   readonly streamsPerPeer?: number;
   /** First pause after a peer could not be reached, in ms; it doubles up to {@linkcode MAX_RECONNECT_DELAY}. @default {100} */
   readonly reconnectDelay?: number;
@@ -176,6 +176,8 @@ const REFILL_BELOW = 7 / 8;
 const CLOSE_TIMEOUT = 1_000;
 /** Time between two looks at who has stalled, at most, in ms. */
 const MAX_TICK_INTERVAL = 1_000;
+/** Streams that a client may have open on one connection (HTX 1.1 §4). */
+const MAX_STREAMS_PER_PEER = 256;
 /** Longest time that a timer can be set to, in ms. */
 const MAX_TIMER = 2 ** 31 - 1;
 
@@ -274,7 +276,7 @@ export class BitswapClient implements AsyncDisposable {
   /**
    * Makes a client. Nothing is dialled before something is wanted.
    *
-   * @throws {RangeError} when an option is not positive
+   * @throws {RangeError} when an option is out of its range
    */
   constructor(options: BitswapClientOptions = {}) {
     const {
@@ -291,6 +293,11 @@ export class BitswapClient implements AsyncDisposable {
     const positive = { streamsPerPeer, reconnectDelay, reconnectTimeout, maxFruitlessStreams };
     for (const [name, value] of Object.entries(positive)) {
       if (!(value > 0)) throw new RangeError(`Cannot make Bitswap client: ${name} is ${value}`);
+    }
+    if (!Number.isInteger(streamsPerPeer) || streamsPerPeer > MAX_STREAMS_PER_PEER) {
+      throw new RangeError(
+        `Cannot make Bitswap client: streamsPerPeer is ${streamsPerPeer}, must be 1 to ${MAX_STREAMS_PER_PEER}`,
+      );
     }
     this.#engine = new WantEngine(engine);
     this.blockstore = blockstore === undefined ? undefined : VerifiedBlockstore.of(blockstore);

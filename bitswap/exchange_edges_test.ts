@@ -1,6 +1,6 @@
 /** What a client does when a peer, or its own caller, behaves otherwise than one would wish. */
 
-import { assert, assertEquals, assertRejects } from "@std/assert";
+import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { HtxError, utf8 } from "./_core.ts";
 import { type Blockstore, MemoryBlockstore } from "./blockstore.ts";
 import { type CID, cidOf } from "./cid.ts";
@@ -486,4 +486,11 @@ Deno.test("getMany() that was left asks for no CID that its source gives after t
   await source.return(undefined);
   assertEquals(await client.get(HELLO_CID), HELLO);
   assertEquals(server.ledger("client")!.blocksSent, 2);
+});
+
+Deno.test("a client refuses a number of streams that is none, or more than a connection takes", () => {
+  for (const streamsPerPeer of [0, -1, NaN, 1.5, 257, Infinity]) {
+    assertThrows(() => new BitswapClient({ streamsPerPeer }), RangeError, "streamsPerPeer");
+  }
+  new BitswapClient({ streamsPerPeer: 256 });
 });

@@ -40,7 +40,12 @@ export interface BitswapServerOptions extends LedgerOptions {
   readonly maxWantsPerPeer?: number;
   /** Longest message taken, in bytes. @default {4194304} */
   readonly maxMessageLength?: number;
-  /** Blocks read from the store ahead of the one being sent, per stream. @default {4} */
+  /**
+   * Blocks read from the store ahead of the one being sent, per stream; none when 32 MiB of blocks wait for the peer to
+   * read them.
+   *
+   * @default {4}
+   */
   readonly readAhead?: number;
   /** Called with what the store throws. The block counts as absent for whoever asked. */
   readonly onError?: (error: unknown) => void;
