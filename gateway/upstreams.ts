@@ -395,7 +395,7 @@ export class UpstreamPool {
   async #ping(upstream: Upstream, connection: HtxConnection): Promise<void> {
     upstream.pinging = true;
     try {
-      this.#worked(upstream, await connection.ping());
+      this.#worked(upstream, await measure(connection));
     } catch {
       // The session ended: that is noticed where its streams fail.
     } finally {
@@ -407,7 +407,7 @@ export class UpstreamPool {
     const now = performance.now();
     try {
       const connection = await upstream.client.connection();
-      const rtt = await connection.ping();
+      const rtt = await measure(connection);
       if (!this.#closed) this.#worked(upstream, rtt);
     } catch (error) {
       if (this.#closed) return;
@@ -454,6 +454,15 @@ export class UpstreamPool {
       this.#probe();
     }, Math.min(Math.max(0, at - performance.now()), 2 ** 31 - 1));
   }
+}
+
+/**
+ * How far an upstream is, in ms. An answer that took long may have waited for the upstream to come back: asked again, that
+ * one tells. Taken for its distance, the time that it was gone would delay the next fail-over by as much.
+ */
+async function measure(connection: HtxConnection): Promise<number> {
+  const rtt = await connection.ping();
+  return rtt < STALL_MS ? rtt : Math.min(rtt, await connection.ping());
 }
 
 function firstOf<T>(values: Iterable<T>): T | undefined {
