@@ -255,7 +255,7 @@ export interface FetchOverStreamOptions {
 
 /**
  * `fetch` over one stream: the response resolves with its head, its body streams. Redirects are handed on as they
- * are, nothing is cached, no header is added.
+ * are, nothing is cached, no header is added. A body that is neither read to its end nor cancelled keeps the stream open.
  *
  * @throws {HtxError} when the stream fails or the response is malformed
  * @throws {TypeError} when the request cannot be sent as it is, or its body was used

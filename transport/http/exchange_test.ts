@@ -881,6 +881,17 @@ Deno.test("a malformed or oversized head never reaches the handler (e-45)", asyn
   });
 });
 
+Deno.test("a malformed request whose client is gone before the answer is over, and no failure", async () => {
+  for (let turns = 0; turns < 8; turns++) {
+    const { client, server } = streamPair();
+    const served = serveHttpStream(server, () => new Response(), strict);
+    await client.write(new Uint8Array([9]));
+    for (let i = 0; i < turns; i++) await undefined;
+    client.reset();
+    await served;
+  }
+});
+
 Deno.test("what answers a HEAD that is malformed or too large has no content", async () => {
   const empty = { content: new Uint8Array(0) };
   const heads: [Uint8Array, number][] = [

@@ -183,7 +183,7 @@ class ServerExchange implements HttpExchangeInfo {
       // Reset or cut off before there was a request: there is nobody to answer.
       if (decoder.error !== error || !(error instanceof HtxError)) return;
       await this.#answer(httpStatusOf(error), decoder.failedMethod ?? "GET");
-      if (!this.#requestEnded) stream.stopSending();
+      if (!this.#requestEnded && !stream.signal.aborted) stream.stopSending();
       return;
     }
     const body = new HttpBody(stream, decoder, { cancelled: () => {}, settled: () => {} });
