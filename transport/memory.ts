@@ -6,6 +6,7 @@
 
 import type { ByteIo, Duplex, DuplexAddr } from "../core/mod.ts";
 import { HtxError } from "../core/mod.ts";
+import { ByteQueue } from "./_byte_queue.ts";
 import { ioDuplex } from "./duplex.ts";
 
 /** Options of {@linkcode memoryDuplexPair}. */
@@ -48,8 +49,7 @@ export function memoryDuplexPair(options: MemoryDuplexOptions = {}): [Duplex, Du
 /** One direction. */
 class Pipe {
   readonly #highWaterMark: number;
-  #chunks: Uint8Array[] = [];
-  #size = 0;
+  readonly #waiting: ByteQueue = new ByteQueue();
   #ended = false;
   #broken = false;
   #reader: (() => void) | undefined;
@@ -60,33 +60,23 @@ class Pipe {
   }
 
   async read(into: Uint8Array): Promise<number | null> {
-    while (this.#size === 0) {
+    while (this.#waiting.size === 0) {
       if (this.#broken) throw new HtxError("CLOSED", "Cannot read: the duplex was closed");
       if (this.#ended) return null;
       await new Promise<void>((resolve) => this.#reader = resolve);
     }
-    let at = 0;
-    while (at < into.length && this.#chunks.length > 0) {
-      const chunk = this.#chunks[0]!;
-      const part = chunk.subarray(0, into.length - at);
-      into.set(part, at);
-      at += part.length;
-      if (part.length === chunk.length) this.#chunks.shift();
-      else this.#chunks[0] = chunk.subarray(part.length);
-    }
-    this.#size -= at;
+    const length = this.#waiting.take(into);
     this.#wake();
-    return at;
+    return length;
   }
 
   async write(data: Uint8Array): Promise<void> {
-    while (this.#size >= this.#highWaterMark && !this.#broken && !this.#ended) {
+    while (this.#waiting.size >= this.#highWaterMark && !this.#broken && !this.#ended) {
       await new Promise<void>((resolve) => this.#writer = resolve);
     }
     if (this.#broken || this.#ended) throw new HtxError("CLOSED", "Cannot write: the duplex was closed");
     if (data.length === 0) return;
-    this.#chunks.push(data.slice());
-    this.#size += data.length;
+    this.#waiting.push(data.slice());
     this.#wake();
   }
 
@@ -98,10 +88,7 @@ class Pipe {
   /** `discard`: what was not read yet is lost, as behind a reset. */
   break(discard: boolean): void {
     this.#broken = true;
-    if (discard) {
-      this.#chunks = [];
-      this.#size = 0;
-    }
+    if (discard) this.#waiting.clear();
     this.#wake();
   }
 

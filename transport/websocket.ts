@@ -20,6 +20,7 @@
 
 import { deferred, within } from "../core/_deferred.ts";
 import { type ByteIo, type Duplex, type DuplexAddr, HtxError } from "../core/mod.ts";
+import { ByteQueue } from "./_byte_queue.ts";
 import { ioDuplex } from "./duplex.ts";
 import type { DuplexListener } from "./listener.ts";
 
@@ -108,8 +109,7 @@ class WebSocketIo implements ByteIo {
   readonly #writeTimeoutMs: number;
   /** Before a session says what it allows: one message of the largest size. */
   #credit: () => number = () => MAX_WEBSOCKET_MESSAGE_LENGTH;
-  #chunks: Uint8Array[] = [];
-  #waiting = 0;
+  readonly #received: ByteQueue = new ByteQueue();
   #ended = false;
   #error: unknown;
   #reader: (() => void) | undefined;
@@ -150,22 +150,12 @@ class WebSocketIo implements ByteIo {
   }
 
   async read(into: Uint8Array): Promise<number | null> {
-    while (this.#waiting === 0) {
+    while (this.#received.size === 0) {
       if (this.#error !== undefined) throw this.#error;
       if (this.#ended) return null;
       await new Promise<void>((resolve) => this.#reader = resolve);
     }
-    let at = 0;
-    while (at < into.length && this.#chunks.length > 0) {
-      const chunk = this.#chunks[0]!;
-      const part = chunk.subarray(0, into.length - at);
-      into.set(part, at);
-      at += part.length;
-      if (part.length === chunk.length) this.#chunks.shift();
-      else this.#chunks[0] = chunk.subarray(part.length);
-    }
-    this.#waiting -= at;
-    return at;
+    return this.#received.take(into);
   }
 
   async write(data: Uint8Array): Promise<void> {
@@ -186,8 +176,7 @@ class WebSocketIo implements ByteIo {
   }
 
   close(): void {
-    this.#chunks = [];
-    this.#waiting = 0;
+    this.#received.clear();
     this.#error ??= new HtxError("CLOSED", "Cannot use WebSocket: the duplex was closed");
     this.#end();
     this.#closeSocket();
@@ -261,22 +250,21 @@ class WebSocketIo implements ByteIo {
       return this.#fail(error, CLOSE_TOO_LARGE);
     }
     if (data.byteLength === 0) return;
-    this.#chunks.push(new Uint8Array(data));
-    this.#waiting += data.byteLength;
+    this.#received.push(new Uint8Array(data));
     this.#checkWaiting();
     this.#wake();
   }
 
   #checkWaiting(): void {
-    if (this.#waiting <= CONTROL_ALLOWANCE || this.#error !== undefined) return;
+    const waiting = this.#received.size;
+    if (waiting <= CONTROL_ALLOWANCE || this.#error !== undefined) return;
     const bound = this.#credit() + CONTROL_ALLOWANCE;
-    if (this.#waiting <= bound) return;
+    if (waiting <= bound) return;
     const error = new HtxError(
       "FLOW_CONTROL_ERROR",
-      `Cannot read from WebSocket: ${this.#waiting} bytes wait where the peer had credit for ${bound}`,
+      `Cannot read from WebSocket: ${waiting} bytes wait where the peer had credit for ${bound}`,
     );
-    this.#chunks = [];
-    this.#waiting = 0;
+    this.#received.clear();
     this.#fail(error, CLOSE_TOO_LARGE);
   }
 
