@@ -197,7 +197,8 @@ export class HtxClient implements AsyncDisposable {
   }
 
   /**
-   * A connection that takes streams: the least busy one, or a new one.
+   * A connection that takes streams: the least busy one, or a new one. Where a new one cannot be had, streams wait on
+   * one that is full.
    *
    * @throws {HtxError} what dialing failed with, or `CLOSED` when the client was closed
    */
@@ -210,21 +211,32 @@ export class HtxClient implements AsyncDisposable {
       if (live !== undefined) return live;
       // Cleared out here: a dialer that throws at once has failed before `#dialing` is set.
       this.#dialing ??= this.#connectOnce().finally(() => this.#dialing = undefined);
-      const connection = await raced(this.#dialing, signal);
-      if (!connection.closing) return connection;
+      try {
+        const connection = await raced(this.#dialing, signal);
+        if (!connection.closing) return connection;
+      } catch (error) {
+        const full = this.#leastBusy();
+        if (full === undefined || this.#closed || signal?.aborted) throw error;
+        return full;
+      }
     }
   }
 
   #pick(): HtxConnection | undefined {
-    let best: HtxConnection | undefined;
-    for (const connection of this.#connections) {
-      if (connection.closing || connection.draining || this.#leaving.has(connection)) continue;
-      if (best === undefined || connection.openStreams < best.openStreams) best = connection;
-    }
+    const best = this.#leastBusy();
     if (best === undefined) return undefined;
     const full = best.openStreams >= best.maxOpenStreams;
     if (full && this.#connections.size < this.#maxConnections && this.#dialing === undefined) {
       return undefined;
+    }
+    return best;
+  }
+
+  #leastBusy(): HtxConnection | undefined {
+    let best: HtxConnection | undefined;
+    for (const connection of this.#connections) {
+      if (connection.closing || connection.draining || this.#leaving.has(connection)) continue;
+      if (best === undefined || connection.openStreams < best.openStreams) best = connection;
     }
     return best;
   }

@@ -57,6 +57,33 @@ Deno.test("a stream that waits for its turn when the connection ends is opened o
   await Promise.all(servers.map((server) => server.closed));
 });
 
+Deno.test("where no further connection can be had, a request waits its turn on one that is full", async () => {
+  const answer = Promise.withResolvers<void>();
+  const arrived = Promise.withResolvers<void>();
+  await using server = serve(async () => {
+    arrived.resolve();
+    await answer.promise;
+    return new Response("ok");
+  }, { keyPair: KEY });
+  let dials = 0;
+  const refused = Promise.withResolvers<void>();
+  await using client = new HtxClient(({ signal }) => {
+    if (++dials === 1) return dialTcp({ port: server.addr.port! }, { signal });
+    refused.resolve();
+    return Promise.reject(new HtxError("CONNECT_FAILED", "no more"));
+  }, { remoteStatic: KEY.publicKey, maxConnections: 2, maxLocalStreams: 1 });
+  const first = client.fetch("/");
+  await arrived.promise;
+  const second = client.fetch("/");
+  await refused.promise;
+  answer.resolve();
+  assertEquals(await (await first).text(), "ok");
+  assertEquals(await (await second).text(), "ok");
+  assertEquals([dials, client.stats], [2, { connections: 1, connected: 1, failed: 1 }]);
+  for (const connection of client.connections) connection.abort();
+  await assertRejects(() => client.fetch("/"), HtxError, "no more");
+});
+
 Deno.test("callers share one dial; one that gives up takes nobody with it", async () => {
   await using server = serve(() => new Response("ok"));
   const going = Promise.withResolvers<void>();
