@@ -62,6 +62,7 @@ export class SendQueue {
 
   /** Adds `data` by reference: it must stay as it is until taken. */
   append(data: Uint8Array): void {
+    if (data.length === 0) return; // a chunk that is found empty later was detached
     this.#push(data, undefined);
     this.size += data.length;
   }
@@ -104,16 +105,19 @@ export class SendQueue {
 
   /**
    * Takes `length` bytes, at most `size`: a view of one chunk where they lie in one, else gathered in `scratch`. The
-   * view is good until the next call of any queue: its memory may be lent out again.
+   * view is good until the next call of any queue: its memory may be lent out again. `undefined` where the owner of a
+   * chunk held by reference has detached it.
    */
-  take(length: number, scratch: (length: number) => Uint8Array): Uint8Array {
+  take(length: number, scratch: (length: number) => Uint8Array): Uint8Array | undefined {
     this.size -= length;
     const first = this.#piece(length);
     if (first.length === length) return first;
+    if (first.length === 0) return undefined;
     const out = scratch(length);
     out.set(first);
     for (let at = first.length; at < length;) {
       const piece = this.#piece(length - at);
+      if (piece.length === 0) return undefined;
       out.set(piece, at);
       at += piece.length;
     }

@@ -5,7 +5,9 @@ import { ReceiveQueue, SendQueue } from "./queues.ts";
 
 /** Takes up to `length` bytes, as a copy. */
 function take(queue: SendQueue, length: number): Uint8Array {
-  return queue.take(Math.min(length, queue.size), (size) => new Uint8Array(size)).slice();
+  const taken = queue.take(Math.min(length, queue.size), (size) => new Uint8Array(size));
+  assert(taken !== undefined);
+  return taken.slice();
 }
 
 Deno.test("a send queue gives back every byte in order, whatever is copied, referenced, owned and taken", () => {

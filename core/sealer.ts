@@ -9,10 +9,8 @@ import type { TrafficKeys } from "./keys.ts";
 import type { ResolvedLimits } from "./limits.ts";
 import type { SessionStats } from "./session_types.ts";
 
-/** Bytes of a KEY_UPDATE frame. */
-const KEY_UPDATE_LENGTH = 4 + TAG_LENGTH;
-/** The most that a frame takes beside its plaintext, with a KEY_UPDATE before it. */
-export const FRAME_OVERHEAD: number = KEY_UPDATE_LENGTH + MAX_HEADER_LENGTH + TAG_LENGTH;
+/** Bytes of a frame without plaintext or stream id, such as a KEY_UPDATE. */
+const EMPTY_FRAME_LENGTH = 4 + TAG_LENGTH;
 
 /** A receiver puts up with this many KEY_UPDATEs in any run of so many frames (HTX 1.1 §3: one per 16 over 1024). */
 const PACE_FRAMES = 1024;
@@ -21,6 +19,8 @@ const PACE_UPDATES = PACE_FRAMES / 16;
 const UNPACED_BYTES = 16 * MAX_PLAINTEXT_LENGTH;
 /** Frames that fill a key under a lower one, where that is not slow enough. */
 const SLOW_FRAMES = 32;
+/** The most that a frame takes beside its plaintext, with a KEY_UPDATE before it and the empty frames that slow that down. */
+export const FRAME_OVERHEAD: number = (SLOW_FRAMES - 1) * EMPTY_FRAME_LENGTH + MAX_HEADER_LENGTH + TAG_LENGTH;
 
 const EMPTY = /* @__PURE__ */ new Uint8Array(0);
 
@@ -35,6 +35,8 @@ export class FrameSealer {
   #since: number;
   /** Numbers of the frames that were the last KEY_UPDATEs, as a ring. */
   readonly #updates: number[] = [];
+  /** Frames under one key, at the least, where a limit on bytes calls for KEY_UPDATEs all the time. */
+  readonly #period: number;
   /** KEY_UPDATEs in a run of frames that may come early: those that the limits call for need the others. */
   readonly #rush: number;
 
@@ -52,11 +54,11 @@ export class FrameSealer {
     this.#since = now;
     this.#onUpdate = onUpdate;
     const { rekeyBytes, rekeyFrames } = limits;
-    const period = Math.min(
+    this.#period = Math.min(
       rekeyFrames,
       rekeyBytes >= UNPACED_BYTES ? Math.floor(rekeyBytes / MAX_PLAINTEXT_LENGTH) : SLOW_FRAMES,
     );
-    this.#rush = PACE_UPDATES - Math.ceil(PACE_FRAMES / period);
+    this.#rush = PACE_UPDATES - Math.ceil(PACE_FRAMES / this.#period);
   }
 
   /** Whether a KEY_UPDATE was asked for and the peer puts up with it now: else it waits until it does. */
@@ -107,9 +109,11 @@ export class FrameSealer {
     const { rekeyFrames, rekeyBytes } = this.#limits;
     // HTX 1.1 §2: before any of the limits is passed, and itself at the latest the last frame under its key. The age
     // is looked at once a batch, by who fills it.
-    const due = this.updateDue || counter >= rekeyFrames - 1 ||
-      counter > 0 && bytes + plaintext.length > rekeyBytes;
-    return this.#write(type, streamId, plaintext, into, due ? this.update(into, start, now) : start);
+    let at = start;
+    const full = counter > 0 && bytes + plaintext.length > rekeyBytes;
+    if (full) at = this.#stretch(into, at);
+    if (full || this.updateDue || counter >= rekeyFrames - 1) at = this.update(into, at, now);
+    return this.#write(type, streamId, plaintext, into, at);
   }
 
   /** Seals a KEY_UPDATE at `start` of `into` and goes on to the next keys; the index past it. */
@@ -120,6 +124,18 @@ export class FrameSealer {
     this.updateAsked = false;
     this.#updates[this.#stats.rekeysSent++ % PACE_UPDATES] = this.#stats.framesSent;
     this.#onUpdate();
+    return at;
+  }
+
+  /**
+   * Frames without a byte, until the peer puts up with a KEY_UPDATE: under a limit of a few bytes control frames, which
+   * cannot be made smaller, fill keys too fast.
+   */
+  #stretch(into: Uint8Array, start: number): number {
+    let at = start;
+    while (this.#keys.counter < this.#period - 1 && !this.mayRush) {
+      at = this.#write(FrameType.PING, undefined, EMPTY, into, at);
+    }
     return at;
   }
 

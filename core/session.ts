@@ -12,8 +12,11 @@
  * @module
  */
 
-import { type CloseFrame, codeNumber, decodeClose, encodeClose } from "./close.ts";
 import {
+  type CloseFrame,
+  codeNumber,
+  decodeClose,
+  encodeClose,
   MAX_REASON_LENGTH,
   protocolError,
   readVarint,
@@ -23,14 +26,7 @@ import {
 } from "./close.ts";
 import { type Bytes, selectCrypto } from "./crypto.ts";
 import { CloseCode, type CloseCodeName, closeCodeName, HtxError } from "./errors.ts";
-import {
-  type Frame,
-  FrameBuffer,
-  FrameType,
-  MAX_HEADER_LENGTH,
-  MAX_PLAINTEXT_LENGTH,
-  TAG_LENGTH,
-} from "./frame.ts";
+import { type Frame, FrameBuffer, FrameType, MAX_PLAINTEXT_LENGTH } from "./frame.ts";
 import { TrafficKeys } from "./keys.ts";
 import {
   INITIAL_WINDOW,
@@ -65,14 +61,14 @@ const PING_PADDING = 2;
 /** A PING of padding that is there to be a frame. */
 const FILLER = /* @__PURE__ */ new Uint8Array([PING_PADDING]);
 
-/** Bytes of room that {@linkcode HtxSession.fill} needs before it begins a frame: a KEY_UPDATE and the largest control frame. */
-export const MIN_FILL_LENGTH: number = 4 + TAG_LENGTH + 4 + 16 + MAX_REASON_LENGTH + TAG_LENGTH;
+/** Bytes of room that {@linkcode HtxSession.fill} needs before it begins a frame: the largest control frame, a CLOSE, and what goes before it. */
+export const MIN_FILL_LENGTH: number = FRAME_OVERHEAD + 16 + MAX_REASON_LENGTH;
 /** Fewer bytes than this are not worth a frame right behind a full one of the same stream. */
 const TAIL = 1024;
 /** Bytes in a batch after which no more frames are begun: a write of four full ones costs a third less than four writes. */
 const FULL_BATCH = 4 * MAX_PLAINTEXT_LENGTH;
 /** What one call of {@linkcode HtxSession.fill} can use at most: one full data frame behind an almost full batch. */
-export const MAX_FILL_LENGTH: number = 5 * (MAX_HEADER_LENGTH + MAX_PLAINTEXT_LENGTH + TAG_LENGTH);
+export const MAX_FILL_LENGTH: number = FULL_BATCH + FRAME_OVERHEAD + MAX_PLAINTEXT_LENGTH;
 
 /** The engine of one session. See the module text for how bytes flow through it. */
 export class HtxSession {
@@ -1014,6 +1010,10 @@ export class HtxSession {
     const last = stream._endQueued && length === stream._send.size;
     const end = last && (this.limits.streamEnd || length === 0);
     const plaintext = stream._send.take(length, this.#gather);
+    if (plaintext === undefined) {
+      this.#lose(stream);
+      return start;
+    }
     stream._opened = true;
     const type = end && this.limits.streamEnd ? FrameType.STREAM_END : FrameType.STREAM;
     const at = this.#sealer.seal(type, stream._id, plaintext, into, start, now);
@@ -1035,6 +1035,16 @@ export class HtxSession {
     if (stream._flushing && !stream._ready) stream._send.clear();
     stream._emitSent();
     return at;
+  }
+
+  /** The memory of a write was detached before it was sealed: the stream cannot go on, the session can. */
+  #lose(stream: SessionStream): void {
+    const why = "the buffer of a write was detached before it was sent";
+    if (!stream._finished) return this._reset(stream, CloseCode.INTERNAL_ERROR, why);
+    stream._flushing = false; // behind a close()
+    stream._send.clear();
+    stream.error ??= new HtxError("INTERNAL_ERROR", `Stream was cut short: ${why}`, { streamId: stream.id });
+    stream._emitSent();
   }
 
   #sealCredit(stream: SessionStream, into: Uint8Array, at: number, now: number): number {

@@ -1,6 +1,6 @@
 /** What a review of the session found: each case once went wrong. */
 
-import { assert, assertEquals } from "@std/assert";
+import { assert, assertEquals, assertThrows } from "@std/assert";
 import { RawPeer, testKeys } from "./_raw_peer.ts";
 import { concat, fromUtf8, utf8 } from "./bytes.ts";
 import { CloseCode, HtxError } from "./errors.ts";
@@ -292,4 +292,71 @@ Deno.test("a round trip whose question the peer dropped is measured anew after t
   clock.now += 30;
   session.receive(peer.ping(1, again!.plaintext.subarray(1)));
   assertEquals(session.roundTrip, 30);
+});
+
+Deno.test("a byte limit below a control frame takes no more KEY_UPDATEs than a peer puts up with (e-21, e-46)", () => {
+  for (const afterBytes of [1, 16, 33, 300, 5000]) {
+    const client = new HtxSession({ role: "client", keys: testKeys(), limits: { rekey: { afterBytes } } });
+    const streams: SessionStream[] = [];
+    const server = new HtxSession({
+      role: "server",
+      keys: testKeys(),
+      events: { stream: (stream) => streams.push(stream) },
+    });
+    const kept = client.openStream()!;
+    for (let i = 0; i < 100; i++) {
+      kept.put(new Uint8Array(20).fill(i));
+      const dropped = client.openStream()!;
+      dropped.put(utf8("x"));
+      server.receive(output(client));
+      dropped.reset("CANCELLED", "y".repeat(256));
+      client.ping(new Uint8Array(32));
+      if (i % 3 === 0) client.updateKey();
+      server.receive(output(client));
+      client.receive(output(server));
+      assertEquals([server.error, client.error], [undefined, undefined], `${afterBytes}, round ${i}`);
+    }
+    assertEquals(streams[0]!.receivedBytes, 2000);
+    assertEquals(client.generations.sending, server.generations.receiving);
+    assert(client.stats.rekeysSent >= 100 * 256 / Math.max(256, afterBytes));
+  }
+});
+
+Deno.test("a buffer that is detached before it was sent resets its stream, and only that", () => {
+  for (const sentBefore of [0, 70_000]) {
+    const { session, peer, sent } = setUp("client");
+    const [broken, whole] = [session.openStream()!, session.openStream()!];
+    broken.put(utf8("first"));
+    whole.put(utf8("good"));
+    sent();
+    if (sentBefore > 0) session.receive(peer.window(1, sentBefore - INITIAL_WINDOW + 5));
+    const large = new Uint8Array(200_000);
+    assertEquals(broken.put(large), false);
+    if (sentBefore > 0) sent();
+    if (sentBefore > 0) session.receive(peer.window(1, 100_000));
+    large.buffer.transfer();
+    whole.put(utf8("better"));
+    const frames = sent();
+    assertEquals(
+      frames.filter(({ type }) => type === FrameType.CLOSE).map(({ plaintext }) => close(plaintext)),
+      [[1, CloseCode.INTERNAL_ERROR]],
+    );
+    assertEquals(
+      frames.filter(({ streamId }) => streamId === 3).map(({ plaintext }) => fromUtf8(plaintext)),
+      ["better"],
+    );
+    assertEquals([broken.error?.code, whole.error, session.error], ["INTERNAL_ERROR", undefined, undefined]);
+  }
+});
+
+Deno.test("put() takes nothing but a Uint8Array, and what waits stays whole", () => {
+  const { session, sent } = setUp("client");
+  const stream = session.openStream()!;
+  stream.put(utf8("before"));
+  for (const wrong of ["text", new ArrayBuffer(9), new Uint16Array(9), [1, 2], null, undefined]) {
+    // deno-lint-ignore no-explicit-any
+    assertThrows(() => stream.put(wrong as any), TypeError, "no Uint8Array");
+  }
+  stream.put(utf8(", after"), true);
+  assertEquals(sent().map(({ plaintext }) => fromUtf8(plaintext)), ["before, after"]);
 });

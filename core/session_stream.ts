@@ -106,9 +106,14 @@ export class SessionStream {
    * Queues data to send. `true`: it was copied, the buffer is the caller's. `false`: it is held by reference and
    * must stay as it is until {@linkcode SessionStream.pendingBytes} falls to what it was before.
    *
+   * @throws {TypeError} when `data` is no `Uint8Array`
    * @throws {HtxError} the stream's error, or `CLOSED` when this direction has ended
    */
   put(data: Uint8Array, end = false): boolean {
+    // Whatever else has a length, or none, would be sent wrong or not at all.
+    if (!(data instanceof Uint8Array)) {
+      throw new TypeError("Cannot write to stream: the data is no Uint8Array");
+    }
     if (this.error !== undefined) throw this.error;
     if (this._endQueued || this._finished) {
       throw new HtxError("CLOSED", "Cannot write to stream: its sending direction has ended", {

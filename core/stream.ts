@@ -96,12 +96,7 @@ export class HtxStream extends SessionStream {
         this.#writableController = controller;
         if (this.error !== undefined) controller.error(this.error);
       },
-      write: (chunk) => {
-        if (!(chunk instanceof Uint8Array)) {
-          throw new TypeError("Cannot write to stream: the chunk is no Uint8Array");
-        }
-        if (chunk.length > 0) return this.#send(chunk, false);
-      },
+      write: (chunk) => this.#send(chunk, false),
       close: () => this.closeWrite(),
       abort: () => this.reset("CANCELLED"),
     }, { highWaterMark: Math.max(1, this.session.limits.sendBuffer), size: (chunk) => chunk?.length ?? 0 });
@@ -218,6 +213,7 @@ export class HtxStream extends SessionStream {
    * Sends `data`. Settles when there is room for more, which is the back-pressure; then the bytes of `data` are
    * the caller's again.
    *
+   * @throws {TypeError} when `data` is no `Uint8Array`
    * @throws {HtxError} when the stream was reset, this direction ended, or the session did
    */
   write(data: Uint8Array, options: StreamWriteOptions = {}): Promise<void> {
