@@ -287,7 +287,10 @@ export class HtxConnection implements AsyncDisposable {
     let stream = this.#slots.length > 0 ? undefined : this.#session.openStream();
     for (let again = false; stream === undefined; again = true) {
       await this.#waitForSlot(signal, again);
-      signal?.throwIfAborted(); // between the place being given and its being taken: it was handed on
+      if (signal?.aborted) {
+        this.#slots.shift()?.resolve(); // the place that was given and not taken is the next one's
+        throw signal.reason;
+      }
       stream = this.#session.openStream();
     }
     return own(stream);
@@ -302,8 +305,8 @@ export class HtxConnection implements AsyncDisposable {
     if (signal === undefined) return waiter.promise;
     const onAbort = () => {
       const at = this.#slots.indexOf(waiter);
-      if (at >= 0) this.#slots.splice(at, 1);
-      else this.#slots.shift()?.resolve(); // it had been given the place already: the next one has it
+      if (at < 0) return; // it has been given the place already
+      this.#slots.splice(at, 1);
       waiter.reject(signal.reason);
     };
     signal.addEventListener("abort", onAbort, { once: true });

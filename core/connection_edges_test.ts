@@ -393,3 +393,41 @@ Deno.test("what the application answers at once goes out before the next read is
   assertEquals(log, ["write", "read", "write", "read"]);
   connection.abort(new HtxError("CLOSED", "through"));
 });
+
+Deno.test("a place for a stream that was given to who then aborts goes to the next, at whatever moment that is", async () => {
+  for (let turns = 0; turns < 12; turns++) {
+    const { connection } = setUp("client", { maxLocalStreams: 1 });
+    const first = await connection.createBidirectionalStream();
+    const aborter = new AbortController();
+    const aborting = connection.createBidirectionalStream({ signal: aborter.signal });
+    let next: HtxStream | undefined;
+    connection.createBidirectionalStream().then((stream) => next = stream, () => {});
+    first.reset();
+    for (let i = 0; i < turns; i++) await undefined;
+    aborter.abort();
+    const second = await aborting.catch(() => undefined);
+    second?.reset(); // it was opened before the abort
+    await settle();
+    assert(next !== undefined, `aborted after ${turns} turns`);
+    connection.abort();
+    await settle();
+  }
+});
+
+Deno.test("a write whose buffer is detached rejects, and the connection goes on", async () => {
+  const { connection } = setUp("client");
+  const stream = await connection.createBidirectionalStream();
+  const large = new Uint8Array(300_000);
+  const written = stream.write(large);
+  large.buffer.transfer();
+  const error = await assertRejects(() => written, HtxError, "detached");
+  assertEquals([error.code, connection.closing], ["INTERNAL_ERROR", false]);
+  const closing = await connection.createBidirectionalStream();
+  const late = new Uint8Array(300_000);
+  const flushed = closing.write(late, { end: true });
+  connection.close();
+  late.buffer.transfer();
+  await assertRejects(() => flushed, HtxError, "closed");
+  connection.abort();
+  await settle();
+});
