@@ -221,16 +221,18 @@ async function retrieve(
 ): Promise<Response> {
   const [cidText = "", ...path] = segments(url.pathname);
   const root = parseCid(cidText);
-  const { format, explicit } = negotiate(request, url);
+  const format = negotiate(request, url);
   const headers = new Headers({
     "cache-control": CACHE_CONTROL,
     "x-content-type-options": "nosniff",
     "x-ipfs-path": url.pathname,
     "vary": "accept",
   });
-  if (!explicit) {
-    const location = new URL(url);
-    location.searchParams.set("format", format.type);
+  const named = { format: format.type, ...(format.type === "car" && format.dups ? { "car-dups": "y" } : {}) };
+  const location = new URL(url);
+  for (const [name, value] of Object.entries(named)) {
+    if (url.searchParams.get(name) === value) continue;
+    location.searchParams.set(name, value);
     headers.set("content-location", location.pathname + location.search);
   }
   return format.type === "raw"
@@ -256,30 +258,30 @@ function segments(pathname: string): string[] {
   }
 }
 
-/** What is to be sent; `explicit` when the URL alone says so. */
-function negotiate(request: Request, url: URL): { format: Format; explicit: boolean } {
+/** What is to be sent. */
+function negotiate(request: Request, url: URL): Format {
   const { searchParams } = url;
   const asked = searchParams.get("format");
   const accept = request.headers.get("accept");
   const offers = parseAccept(accept ?? "");
   if (asked !== null) {
-    if (asked === "raw") return { format: { type: "raw" }, explicit: true };
+    if (asked === "raw") return { type: "raw" };
     if (asked === "ipns-record") throw new Refusal(400, "there are no IPNS records under /ipfs/");
     if (asked !== "car") throw new Refusal(406, "format is raw or car");
     // The parameters of a matching Accept still hold.
     const offer = offers.find(({ type }) => type === CAR_MEDIA_TYPE);
-    return { format: carFormat(offer?.parameters ?? new Map(), searchParams, true)!, explicit: true };
+    return carFormat(offer?.parameters ?? new Map(), searchParams, true)!;
   }
   if (accept === null || accept.trim() === "") {
     throw new Refusal(400, `say what you want: format=raw, format=car, or Accept: ${RAW_MEDIA_TYPE}`);
   }
   for (const { type, parameters } of offers) {
     if (type === RAW_MEDIA_TYPE || type === "*/*" || type === "application/*") {
-      return { format: { type: "raw" }, explicit: false };
+      return { type: "raw" };
     }
     if (type !== CAR_MEDIA_TYPE) continue;
     const format = carFormat(parameters, searchParams, offers.length === 1);
-    if (format !== undefined) return { format, explicit: false };
+    if (format !== undefined) return format;
   }
   throw new Refusal(406, `there are ${RAW_MEDIA_TYPE} and ${CAR_MEDIA_TYPE} here`);
 }
@@ -363,7 +365,9 @@ async function retrieveCar(
   const range = entityBytes(url.searchParams.get("entity-bytes"));
   const scope = range === undefined ? dagScope(url.searchParams.get("dag-scope")) : "entity";
   // 404 while one still can: the way down is walked, and the last block read, before the head goes out.
-  const way = path.length === 0 ? [root] : await walkDown(store, root, path);
+  const { way, roots } = path.length === 0
+    ? { way: [root], roots: [root] }
+    : await walkDown(store, root, path);
   const last = way.at(-1)!;
   const lastBlock = await readBlock(store, last);
   if (scope === "entity" && range !== undefined) requireOverlap(await nodeOf(last, lastBlock), range);
@@ -373,7 +377,7 @@ async function retrieveCar(
   headers.set("content-type", `${CAR_MEDIA_TYPE}; version=1; order=dfs; dups=${dups ? "y" : "n"}`);
   headers.set("content-disposition", disposition(url, `${root}.car`));
   headers.set("accept-ranges", "none");
-  headers.set("x-ipfs-roots", way.join(","));
+  headers.set("x-ipfs-roots", roots.join(","));
   if (isNoneMatch(request, etag)) return notModified(headers);
   if (request.method === "HEAD") {
     return new Response(new ReadableStream({ start: (body) => body.close() }), { headers });
@@ -423,10 +427,18 @@ async function readBlock(store: VerifiedBlockstore, cid: CID): Promise<Uint8Arra
   return joinBlock(pieces);
 }
 
-/** The CIDs of all blocks from the root down to the end of the path, both included. */
-async function walkDown(store: VerifiedBlockstore, root: CID, path: readonly string[]): Promise<CID[]> {
+/** What lies between the root and the end of a path, both included. */
+interface WayDown {
+  /** The CIDs of all blocks on it. */
+  readonly way: readonly CID[];
+  /** Those that stand for the root and for each segment: of a sharded directory its first block alone. */
+  readonly roots: readonly CID[];
+}
+
+async function walkDown(store: VerifiedBlockstore, root: CID, path: readonly string[]): Promise<WayDown> {
   const { walkPath } = await import("ipfs-unixfs-exporter");
   const way: CID[] = [];
+  const roots: CID[] = [];
   const recorder = {
     async *get(cid: CID): AsyncGenerator<Uint8Array> {
       const block = await readBlock(store, cid);
@@ -434,17 +446,17 @@ async function walkDown(store: VerifiedBlockstore, root: CID, path: readonly str
       yield block;
     },
   };
-  let last = root;
   try {
     const escaped = path.map((name) => name.replaceAll("/", "\\/"));
-    for await (const { cid } of walkPath([root, ...escaped].join("/"), recorder)) last = cid;
+    for await (const { cid } of walkPath([root, ...escaped].join("/"), recorder)) roots.push(cid);
   } catch (error) {
     if (isNotFound(error) || error instanceof Refusal) throw error;
     if (error instanceof HtxError) throw error;
     // Not a directory, no UnixFS, an unknown codec: there is no such path.
     throw new BlockNotFoundError([root], "there is no such path under it", { cause: error });
   }
-  return [...way.filter((cid) => !cid.equals(last)), last];
+  const last = roots.at(-1) ?? root;
+  return { way: [...way.filter((cid) => !cid.equals(last)), last], roots };
 }
 
 type Scope = "block" | "entity" | "all";

@@ -166,6 +166,29 @@ Deno.test("400, 404, 405 and 412 are told apart", async () => {
   }
 });
 
+Deno.test("Content-Location names what was negotiated, so that its URL alone gives the same", async () => {
+  const handler = httpGateway({ blockstore: await storeWith(HELLO) });
+  const path = `/ipfs/${HELLO_CID}`;
+  const cases: [query: string, accept: string, location: string | null][] = [
+    ["", RAW_MEDIA_TYPE, "?format=raw"],
+    ["", CAR_MEDIA_TYPE, "?format=car"],
+    ["", `${CAR_MEDIA_TYPE};dups=y`, "?format=car&car-dups=y"],
+    ["?dag-scope=block", `${CAR_MEDIA_TYPE};dups=y`, "?dag-scope=block&format=car&car-dups=y"],
+    ["?format=car", `${CAR_MEDIA_TYPE};dups=y`, "?format=car&car-dups=y"],
+    ["?format=car&car-dups=n", `${CAR_MEDIA_TYPE};dups=y`, null],
+    ["?format=car&car-dups=y", "*/*", null],
+    ["?format=raw", CAR_MEDIA_TYPE, null],
+  ];
+  for (const [query, accept, location] of cases) {
+    const { headers } = await ask(handler, path + query, { accept }, "HEAD");
+    assertEquals(headers.get("content-location"), location === null ? null : path + location, query + accept);
+    if (location === null) continue;
+    const again = await ask(handler, path + location, {}, "HEAD");
+    assertEquals(again.headers.get("content-type"), headers.get("content-type"));
+    assertEquals(again.headers.get("content-location"), null);
+  }
+});
+
 Deno.test("If-None-Match is answered with 304", async () => {
   const handler = httpGateway({ blockstore: await storeWith(HELLO) });
   for (const format of ["raw", "car"]) {
@@ -207,7 +230,7 @@ Deno.test("the probe path answers", async () => {
 /** A directory with a file of several levels, a small one, and a sharded directory. */
 async function tree(
   store: Blockstore,
-): Promise<{ root: CID; dir: CID; file: CID; small: CID; bytes: Uint8Array }> {
+): Promise<{ root: CID; dir: CID; file: CID; small: CID; many: CID; bytes: Uint8Array }> {
   const { importer } = await import("ipfs-unixfs-importer");
   const { fixedSize } = await import("ipfs-unixfs-importer/chunker");
   const { balanced } = await import("ipfs-unixfs-importer/layout");
@@ -232,6 +255,7 @@ async function tree(
     dir: get("root/dir"),
     file: get("root/dir/file.bin"),
     small: get("root/dir/small é.txt"),
+    many: get("root/many"),
     bytes,
   };
 }
@@ -264,7 +288,7 @@ Deno.test("a CAR holds the whole DAG, depth first, each block once or as often a
 
 Deno.test("a CAR under a path holds the blocks on the way, through shards too", async () => {
   const store = new VerifiedBlockstore();
-  const { root, dir, file, small } = await tree(store);
+  const { root, dir, file, small, many } = await tree(store);
   const handler = httpGateway({ blockstore: store });
   const one = await ask(handler, `/ipfs/${root}/dir/${encodeURIComponent("small é.txt")}?format=car`);
   assertEquals(one.headers.get("x-ipfs-roots"), [root, dir, small].join(","));
@@ -272,7 +296,11 @@ Deno.test("a CAR under a path holds the blocks on the way, through shards too", 
   const two = await readCar(await ask(handler, `/ipfs/${root}/dir/file.bin?format=car&dag-scope=block`));
   assertEquals(two.cids, [root, dir, file].map(String));
   const entry = cidOf(utf8("entry 17")).toString();
-  const three = await readCar(await ask(handler, `/ipfs/${root}/many/entry%2017?format=car`));
+  const sharded = await ask(handler, `/ipfs/${root}/many/entry%2017?format=car`);
+  // One for each segment, though there are more blocks on the way.
+  assertEquals(sharded.headers.get("x-ipfs-roots"), [root, many, entry].join(","));
+  const three = await readCar(sharded);
+  assert(three.cids.length > 3);
   assertEquals([three.cids[0], three.cids.at(-1)], [root.toString(), entry]);
   // All of the shard's own blocks, and none of its entries.
   const shard = await readCar(await ask(handler, `/ipfs/${root}/many?format=car&dag-scope=entity`));
