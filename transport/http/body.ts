@@ -13,6 +13,8 @@ import type { HttpStream } from "./stream.ts";
 const EMPTY = /* @__PURE__ */ new Uint8Array(0);
 /** How much of the content that is already here is looked at to find out whether it is all. */
 const PEEK_BYTES = 65_536;
+/** And in so many pieces: each is a view, which takes more than a hundred bytes, and a chunk may be one byte long. */
+const PEEK_PIECES = 64;
 /** For this much content memory is made before any of it came, on the word of the peer's `content-length`. */
 const TRUSTED_LENGTH = 2 ** 20;
 
@@ -75,7 +77,7 @@ export class HttpBody {
   /** Looks at what is here already, without waiting. */
   peek(): void {
     let total = 0;
-    while (total < PEEK_BYTES) {
+    while (total < PEEK_BYTES && this.#early.length < PEEK_PIECES) {
       let data: Uint8Array | null | undefined;
       try {
         data = this.#take();

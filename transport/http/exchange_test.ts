@@ -3,6 +3,7 @@
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import fc from "fast-check";
 import { type Bytes, concat, HtxError, utf8 } from "../../core/mod.ts";
+import { usedHeap } from "../../core/_test_heap.ts";
 import { type PairStream, streamPair } from "./_stream_pair.ts";
 import {
   connectOverStream,
@@ -1295,6 +1296,32 @@ Deno.test("whatever fails or gives up, and whenever, both sides settle and nothi
     ),
     { numRuns: 400 },
   );
+});
+
+Deno.test("content in very many chunks of a byte takes little memory before it is read", async () => {
+  const chunks = new Uint8Array(130_000).fill(1); // 65 000 of a byte each
+  const requests: Request[] = [];
+  const answer = Promise.withResolvers<void>();
+  const exchanges: Promise<unknown>[] = [];
+  const begin = async (count: number) => {
+    for (let i = 0; i < count; i++) {
+      const { client, server } = streamPair({ window: 1 << 20 });
+      exchanges.push(serveHttpStream(server, async (request) => {
+        requests.push(request);
+        await answer.promise;
+        return new Response();
+      }, strict));
+      await client.write(concat(encodeHttpRequest(POST), chunks));
+      exchanges.push(readResponse(client));
+    }
+    return await usedHeap();
+  };
+  const before = await begin(5);
+  const grown = await begin(10) - before;
+  assertEquals(requests.length, 15);
+  assert(grown < 10 * 500_000, `${grown} bytes of heap for 10 requests`);
+  answer.resolve();
+  await Promise.all(exchanges);
 });
 
 Deno.test("content in very many chunks of a byte is collected", async () => {

@@ -30,6 +30,8 @@ const FRAME_LENGTH = 65_536;
 const DEFAULT_CLOSE_TIMEOUT_MS = 5_000;
 /** Bytes that a relay lets wait on the side that cannot be paused. */
 const DEFAULT_RELAY_BUFFER: number = 16 * 1024 ** 2;
+/** Messages that it lets wait there, however short: each takes some hundred bytes beside its own. */
+const MAX_RELAY_MESSAGES = 65_536;
 /** Bytes that a relay lets wait in a runtime's socket before it reads no more from the stream. */
 const RELAY_LOW_WATER = 1024 ** 2;
 const MAX_POLL_MS = 32;
@@ -93,6 +95,8 @@ export class StreamWebSocket extends EventTarget {
   readonly protocol: string;
   /** What it was opened with. */
   readonly url: string;
+  /** @internal Messages that wait to be sent. */
+  _waiting = 0;
   /** @internal Awaited after each message: how a relay makes the peer wait. */
   _hold: (() => Promise<void> | undefined) | undefined;
 
@@ -187,21 +191,16 @@ export class StreamWebSocket extends EventTarget {
   send(data: string | ArrayBufferLike | Blob | ArrayBufferView): void {
     if (this.#state === CONNECTING) throw new DOMException("WebSocket is not open", "InvalidStateError");
     if (this.#state !== OPEN) return; // as the standard has it
-    if (typeof data === "string") return this.#queueMessage(WebSocketOpcode.TEXT, utf8(data));
+    if (typeof data === "string") return this.#queueBytes(WebSocketOpcode.TEXT, utf8(data));
     if (data instanceof Blob) {
-      const { size } = data;
-      this.#buffered += size;
-      this.#tail = this.#tail.then(async () => {
+      return this.#queueMessage(data.size, async () => {
         await this.#writeMessage(WebSocketOpcode.BINARY, new Uint8Array(await data.arrayBuffer()));
-        this.#buffered -= size;
       });
-      this.#tail.catch(() => {}); // shows where the stream is read
-      return;
     }
     const bytes = ArrayBuffer.isView(data)
       ? new Uint8Array(data.buffer, data.byteOffset, data.byteLength)
       : new Uint8Array(data);
-    this.#queueMessage(WebSocketOpcode.BINARY, bytes.slice());
+    this.#queueBytes(WebSocketOpcode.BINARY, bytes.slice());
   }
 
   /**
@@ -313,13 +312,20 @@ export class StreamWebSocket extends EventTarget {
     this.#write(encodeWebSocketFrame(WebSocketOpcode.PONG, data), () => this.#pongWaits = false);
   }
 
-  #queueMessage(opcode: number, payload: Bytes): void {
-    this.#buffered += payload.length;
+  /** Queues a message of `size` bytes, which `write` then writes. */
+  #queueMessage(size: number, write: () => Promise<void>): void {
+    this.#buffered += size;
+    this._waiting++;
     this.#tail = this.#tail.then(async () => {
-      await this.#writeMessage(opcode, payload);
-      this.#buffered -= payload.length;
+      await write();
+      this.#buffered -= size;
+      this._waiting--;
     });
     this.#tail.catch(() => {}); // shows where the stream is read
+  }
+
+  #queueBytes(opcode: number, payload: Bytes): void {
+    this.#queueMessage(payload.length, () => this.#writeMessage(opcode, payload));
   }
 
   async #writeMessage(opcode: number, payload: Bytes): Promise<void> {
@@ -526,7 +532,7 @@ function webSocketHead(target: URL, options: WebSocketOverStreamOptions): HttpRe
 
 /** Options of {@linkcode relayWebSocket} and {@linkcode webSocketProxyUpstream}. */
 export interface RelayWebSocketOptions extends WebSocketDecoderOptions {
-  /** Bytes that may wait for the stream while the other side, which cannot be paused, sends on. @default {16777216} */
+  /** Bytes (of 65536 messages) that may wait for the stream while the other side, which cannot be paused, sends on. @default {16777216} */
   maxBufferedBytes?: number | undefined;
   /** How long a side may hold the closing handshake up, in ms. @default {5000} */
   closeTimeoutMs?: number | undefined;
@@ -615,14 +621,16 @@ class Relay {
 
   #onMessage(data: string | ArrayBuffer): void {
     const size = typeof data === "string" ? utf8(data).length : data.byteLength;
-    if (this.#early !== undefined) {
-      this.#earlyBytes += size;
-      if (this.#earlyBytes <= this.#maxBuffered) this.#early.push(data);
-      else this.#overflow();
-    } else if (this.#inner.bufferedAmount + size <= this.#maxBuffered) {
-      this.#inner.send(data);
-    } else {
+    const early = this.#early;
+    const bytes = early === undefined ? this.#inner.bufferedAmount : this.#earlyBytes;
+    const messages = early === undefined ? this.#inner._waiting : early.length;
+    if (bytes + size > this.#maxBuffered || messages >= MAX_RELAY_MESSAGES) {
       this.#overflow();
+    } else if (early === undefined) {
+      this.#inner.send(data);
+    } else if (this.#earlyEnd === undefined) {
+      early.push(data);
+      this.#earlyBytes += size;
     }
   }
 

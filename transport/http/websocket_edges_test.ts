@@ -324,6 +324,27 @@ Deno.test("relayWebSocket() counts text that waits in bytes", async () => {
   }
 });
 
+Deno.test("relayWebSocket() counts messages, too: empty ones take memory as well", async () => {
+  for (const before of [true, false]) {
+    const { client, server } = streamPair({ window: 0 }); // nothing is taken before it is read
+    const socket = new RuntimeSocket();
+    if (before) socket.state = 0; // the stream is not there yet
+    const relayed = relayWebSocket(socket, server);
+    await new Promise<void>((resolve) => setTimeout(resolve, 0));
+    for (let i = 0; i <= 65_536; i++) socket.say("");
+    if (before) socket.open();
+    const events = await new Peer(client).all();
+    assertEquals(events.length, 65_537);
+    assertEquals(events.slice(65_535), [
+      { type: "text", data: "" },
+      { type: "close", code: 1009, reason: "too much waits" },
+    ]);
+    await client.write(encodeWebSocketClose(1000), { end: true });
+    socket.end(1000);
+    await relayed;
+  }
+});
+
 Deno.test("relayWebSocket() ends though its socket's closing handshake does not", async () => {
   const { client, server } = streamPair();
   const relayed = relayWebSocket(new RuntimeSocket(), server, { closeTimeoutMs: 20 });
