@@ -15,6 +15,9 @@
  * resets the stream with REFUSED, one that cannot be reached with INTERNAL_ERROR, a header that does not parse with
  * PROTOCOL_ERROR. An end of one direction crosses as such, and leaves the other open.
  *
+ * Limitation of the runtime: it cannot reset a TCP connection, so one that breaks on the far side, or in between, ends
+ * here as if it had ended well. A protocol that takes the end of a connection for the end of its data cannot tell.
+ *
  * @module
  */
 
@@ -60,7 +63,7 @@ export interface ForwardOptions {
   target: string;
   /** Connections at once; past it new ones wait. @default {256} */
   maxConnections?: number | undefined;
-  /** Told why a connection broke, or could not be accepted. @default {nobody is: the local end sees it break} */
+  /** Told why a connection broke, or could not be accepted. @default {nobody is: the local end sees it end} */
   onError?: ((error: unknown) => void) | undefined;
   /** Ends it. */
   signal?: AbortSignal | undefined;
@@ -236,7 +239,8 @@ export interface ForwardUpstreamOptions {
  * @throws {TypeError} when an entry of `allow` is neither `host:port` nor `host:*`
  */
 export function forwardUpstream(options: ForwardUpstreamOptions): StreamHandler {
-  const { onError, dial = dialTarget, dialTimeoutMs = DIAL_TIMEOUT_MS } = options;
+  const { onError, dialTimeoutMs = DIAL_TIMEOUT_MS } = options;
+  const { dial = (target, { signal }) => dialTcp(target, { signal, timeoutMs: dialTimeoutMs }) } = options;
   const allowed = typeof options.allow === "function" ? options.allow : allowList(options.allow);
   return async (stream) => {
     const header = await readHeader(stream);
@@ -273,10 +277,6 @@ export function forwardUpstream(options: ForwardUpstreamOptions): StreamHandler 
       duplex.close?.();
     }
   };
-}
-
-function dialTarget(target: ForwardTarget, options: { signal: AbortSignal }): Promise<Duplex> {
-  return dialTcp(target, options);
 }
 
 /** Carries bytes both ways until both directions have ended; where one breaks, both do, and it rejects. */

@@ -17,8 +17,12 @@ export interface TcpAddress {
   port: number;
 }
 
+const DEFAULT_TIMEOUT_MS = 10_000;
+
 /** Options of {@linkcode dialTcp}. */
 export interface DialTcpOptions {
+  /** How long connecting may take, in ms. @default {10000} */
+  timeoutMs?: number | undefined;
   /** Gives up. */
   signal?: AbortSignal | undefined;
 }
@@ -34,23 +38,39 @@ export interface DialTcpOptions {
  * ```
  *
  * @throws {HtxError} `CONNECT_FAILED`; `cause` is the system's error
+ * @throws the signal's reason
  */
 export async function dialTcp(address: TcpAddress, options: DialTcpOptions = {}): Promise<Duplex> {
-  return connDuplex(await dialTcpConn(address, options), "tcp");
+  const { timeoutMs = DEFAULT_TIMEOUT_MS, signal } = options;
+  const stop = new AbortController();
+  const onAbort = () => stop.abort(signal?.reason);
+  if (signal?.aborted) onAbort();
+  signal?.addEventListener("abort", onAbort, { once: true });
+  // The system's own limit is two minutes and more.
+  const timer = setTimeout(() => {
+    const { hostname = "127.0.0.1", port } = address;
+    const why = `Cannot connect to ${hostname}:${port}: no answer within ${timeoutMs} ms`;
+    stop.abort(new HtxError("CONNECT_FAILED", why));
+  }, timeoutMs);
+  try {
+    return connDuplex(await dialTcpConn(address, stop.signal), "tcp");
+  } finally {
+    clearTimeout(timer);
+    signal?.removeEventListener("abort", onAbort);
+  }
 }
 
-/** The connection of {@linkcode dialTcp}, for carriers on top of TCP. */
-export async function dialTcpConn(address: TcpAddress, options: DialTcpOptions = {}): Promise<Deno.TcpConn> {
+/** The connection of {@linkcode dialTcp}, for carriers on top of TCP; without a time limit of its own. */
+export async function dialTcpConn(address: TcpAddress, signal: AbortSignal): Promise<Deno.TcpConn> {
   const { hostname = "127.0.0.1", port } = address;
-  const { signal } = options;
-  signal?.throwIfAborted();
+  signal.throwIfAborted();
   // Begun before anything is awaited: the kernel connects while the caller computes its first message.
   const loaded = loadSodium();
   let conn: Deno.TcpConn;
   try {
-    conn = await Deno.connect({ hostname, port, ...(signal && { signal }) });
+    conn = await Deno.connect({ hostname, port, signal });
   } catch (cause) {
-    signal?.throwIfAborted();
+    signal.throwIfAborted();
     throw new HtxError("CONNECT_FAILED", `Cannot connect to ${hostname}:${port}: ${reasonOf(cause)}`, {
       cause,
     });

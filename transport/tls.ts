@@ -119,7 +119,7 @@ async function dialVerified(
   settings: TlsSettings,
   signal: AbortSignal,
 ): Promise<Duplex> {
-  const tcp = await dialTcpConn({ hostname, port }, { signal });
+  const tcp = await dialTcpConn({ hostname, port }, signal);
   const { serverName, alpnProtocols, caCerts } = settings;
   let conn: Deno.TlsConn;
   try {
