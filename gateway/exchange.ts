@@ -85,6 +85,8 @@ export class Exchange {
   #connection: HtxConnection | undefined;
   #dialing: AbortController | undefined;
   #wake: (() => void) | undefined;
+  /** Breaks off an answer that is being streamed. */
+  #cut: ((error: HtxError) => void) | undefined;
   #replays = 0;
   #gaveUp: GiveUp | undefined;
   #watching = false;
@@ -388,7 +390,9 @@ export class Exchange {
     this.#gaveUp = why;
     this.#dialing?.abort();
     this.#wake?.();
-    this.#stream?.reset(why === "slow" ? "TIMEOUT" : "CANCELLED");
+    const code = why === "slow" ? "TIMEOUT" : "CANCELLED";
+    this.#stream?.reset(code);
+    this.#cut?.(new HtxError(code, "Answer was cut"));
   }
 
   #answer(received: HttpResponse): Response {
@@ -466,6 +470,13 @@ export class Exchange {
       throw error;
     };
     return new ReadableStream<Uint8Array>({
+      start: (controller) => {
+        // A client that reads no more asks for no chunk with which to tell it, and would count as running for ever.
+        this.#cut = (error) => {
+          this.#finish("cut");
+          controller.error(error);
+        };
+      },
       pull: (controller): Promise<void> | void => {
         let data: Uint8Array | null | undefined;
         try {

@@ -239,6 +239,28 @@ Deno.test("the client's abort resets the stream", async () => {
   assertEquals(g.gateway.metrics.outcomes["client-gone"], 1);
 });
 
+Deno.test("an answer that its client does not read is cut in time, and holds no place any more", async () => {
+  for (const make of [denoFront, nodeFront]) {
+    const endless = () =>
+      new ReadableStream<Uint8Array>({ pull: (controller) => controller.enqueue(new Uint8Array(65_536)) });
+    await using g = over(() => new Response(endless()), { limits: { idleTimeoutMs: 300 } });
+    await using front = await make(g.gateway.handler, { port: 0 });
+    const { metrics } = g.gateway;
+    using conn = await Deno.connect({ hostname: "127.0.0.1", port: front.addr.port });
+    await conn.write(new TextEncoder().encode("GET / HTTP/1.1\r\nHost: a\r\n\r\n"));
+    await until(() => metrics.active === 1);
+    await until(() => metrics.active === 0);
+    assertEquals(metrics.outcomes.cut, 1);
+    // What was on its way is still there, and then an end that is none of the answer's.
+    let last = new Uint8Array(0);
+    const buffer = new Uint8Array(65_536);
+    for (let n: number | null = 0; n !== null; n = await conn.read(buffer).catch(() => null)) {
+      if (n > 0) last = buffer.slice(0, n);
+    }
+    assert(!new TextDecoder().decode(last).endsWith("\r\n0\r\n\r\n"));
+  }
+});
+
 Deno.test("a client that breaks off its upload is a client that has gone, with both fronts", async () => {
   for (const make of [denoFront, nodeFront]) {
     const began = Promise.withResolvers<void>();

@@ -316,6 +316,7 @@ async function send(
     reader.cancel().catch(() => {});
   };
   outgoing.once("close", onClose);
+  reader.closed.catch(() => outgoing.destroy()); // also while a client that does not read keeps it from being read
   try {
     const first = reader.read();
     let second: ReturnType<typeof reader.read> | undefined;
