@@ -390,7 +390,8 @@ export interface ServeHttpStreamOptions extends ServeHttpOptions {
  * Serves one exchange with a fetch handler. Resolves when the response has been sent, whatever became of it; never
  * rejects. See {@linkcode serveHttpExchange} for what answers what.
  *
- * The handler's `request.signal` aborts when the client gives up, and only then.
+ * The handler's `request.signal` aborts when the exchange fails (the client gives up, the session ends, the request turns
+ * out malformed), and never because it went well.
  *
  * @example
  * ```ts
@@ -449,7 +450,7 @@ async function upgradeExchange(
     response.body?.cancel().catch(() => {}); // nobody is going to read it
     const { socket } = info;
     if (socket === undefined) return plain(501);
-    upgraded = true;
+    upgraded = !request.signal.aborted; // else the client has gone, and nobody will take it over
     return { status: parts.status, fields: parts.fields, upgrade: (stream) => socket._start(stream) };
   } finally {
     if (!upgraded) info.socket?._refuse();

@@ -5,6 +5,7 @@ import { connect } from "../client.ts";
 import { serve } from "../serve.ts";
 import { type PairStream, streamPair } from "./_stream_pair.ts";
 import { connectOverStream } from "./client.ts";
+import { encodeHttpRequest } from "./encode.ts";
 import { type HttpHandler, serveHttpExchange, serveHttpStream } from "./server.ts";
 import { relayWebSocket, StreamWebSocket, webSocketOverStream, webSocketProxyUpstream } from "./websocket.ts";
 import {
@@ -191,6 +192,32 @@ Deno.test("a StreamWebSocket whose handler then answers otherwise, or fails, is 
     await answer.body.bytes();
     await served;
   }
+});
+
+Deno.test("a StreamWebSocket that is made when its client has gone is closed", async () => {
+  const { client, server } = streamPair();
+  const gone = Promise.withResolvers<void>();
+  const called = Promise.withResolvers<void>();
+  const closed = Promise.withResolvers<CloseEvent>();
+  const served = serveHttpStream(server, async (_request, info) => {
+    called.resolve();
+    await gone.promise;
+    const { socket, response } = info.upgradeWebSocket();
+    socket.onclose = closed.resolve;
+    return response;
+  });
+  await client.write(encodeHttpRequest({
+    method: "CONNECT",
+    scheme: "https",
+    authority: "app.example",
+    path: "/",
+    fields: [["upgrade", "websocket"]],
+  }));
+  await called.promise;
+  client.reset();
+  gone.resolve();
+  assertEquals((await closed.promise).code, 1006);
+  await served;
 });
 
 Deno.test("StreamWebSocket.close() leaves what was queued as much time as the peer goes on taking it", async () => {
