@@ -701,10 +701,9 @@ class StreamServer {
     payload: BlockPayload<readonly Uint8Array[]>[],
   ): Promise<void> {
     for (const message of splitMessage({ blockPresences, payload })) {
-      const writes = [];
-      // All at once, so that head and block can leave together; back-pressure is awaited at the end.
-      for (const piece of encodeFramed(message)) writes.push(this.#stream.write(piece));
-      await Promise.all(writes);
+      // All at once, so that head and block can leave together; back-pressure is awaited at the end. What a write throws
+      // must not leave the ones before it without anyone who hears of their failure.
+      await Promise.all(encodeFramed(message).map(async (piece) => await this.#stream.write(piece)));
     }
   }
 }

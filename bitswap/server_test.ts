@@ -591,6 +591,30 @@ function wantsOf(cids: readonly CID[]): BitswapMessageInit {
   return { wantlist: { entries: cids.map((cid) => ({ cid: cid.bytes, sendDontHave: true })) } };
 }
 
+Deno.test("a stream whose write throws at once, while another one is under way, is reset and nothing else", async () => {
+  const server = new BitswapServer();
+  await server.put(HELLO);
+  const request = concat(
+    protocolHeader(),
+    ...encodeFramed({ wantlist: { entries: [{ cid: HELLO_CID.bytes }] } }),
+  );
+  const chunks = [request];
+  const { promise: broken, reject } = Promise.withResolvers<void>();
+  const codes: (string | undefined)[] = [];
+  let writes = 0;
+  await server.handleStream({
+    read: () => Promise.resolve(chunks.shift() ?? null),
+    write() {
+      if (++writes === 1) return broken;
+      reject(new Error("gone"));
+      throw new Error("gone");
+    },
+    closeWrite: () => Promise.resolve(),
+    reset: (code) => codes.push(code),
+  });
+  assert(codes.length > 0);
+});
+
 Deno.test("at the limit of wants a peer's streams wait for room, and nothing that is here is called missing", async () => {
   const { server, cids, open } = await gatedServer({ maxWantsPerPeer: 10 }, 60);
   const hands = [];
