@@ -396,6 +396,20 @@ Deno.test("a body that is given away arrives whole, and its memory is used again
   }
 });
 
+Deno.test("content in hand stays the caller's, who may send it again", async () => {
+  const body = new Uint8Array(70_000);
+  const parts = { ...POST, body, bodyGiven: true };
+  for (const trailers of [undefined, () => Promise.resolve<HttpField[]>([["x-sum", "1"]])]) {
+    const { response, served } = run(
+      async (request) => new Response(`${(await request.bytes()).length}`),
+      trailers === undefined ? parts : { ...parts, trailers },
+    );
+    assertEquals(await (await response).text(), "70000");
+    await served;
+    assertEquals(body.length, 70_000);
+  }
+});
+
 Deno.test("HttpBody.bytes() stops at its limit and cancels the rest", async () => {
   const pair = streamPair();
   const served = serveHttpStream(pair.server, () => new Response(new Uint8Array(100_000)), strict);
