@@ -2,8 +2,10 @@
  * TLS: HTX inside an ordinary TLS connection. Certificates are verified, always: there is no option that turns
  * that off, only ones that ask for more (other roots, one certificate alone).
  *
- * Limitations of the runtime: neither end can see an exporter, so there is no channel binding here. Sessions are never resumed. A dial that is given up during the TLS handshake leaves its socket
- * to the runtime, which lets go of it when the server does.
+ * Limitations of the runtime: neither end can see an exporter, so there is no channel binding here. Sessions are never
+ * resumed. A dial that is given up during the TLS handshake leaves its socket to the runtime, which lets go of it when
+ * the server does. A listener whose process ran out of file descriptors accepts nobody any more (Deno 2.9.6 tells
+ * nobody either): such a process has to be started anew, with a higher limit.
  *
  * @module
  */
