@@ -136,6 +136,8 @@ class StreamedContent {
   readonly #source: Source;
   /** What the head declares. */
   readonly #declared: number | undefined;
+  /** Whether the memory of chunks is ours. */
+  readonly #given: boolean;
   /** Bytes taken from the source. */
   #taken = 0;
   /** A first small chunk, kept back: it may be all, and then one write is enough. */
@@ -146,6 +148,7 @@ class StreamedContent {
   constructor(message: Outgoing, source: Source) {
     this.#message = message;
     this.#source = source;
+    this.#given = message.given && !(source instanceof WholeSource);
     this.#declared = message.omitContent ? undefined : declaredLength(message);
   }
 
@@ -244,7 +247,7 @@ class StreamedContent {
       : encodeShared(message.head, { announce: data.length });
     message.headSent = true;
     await Promise.all([stream.write(before), stream.write(data)]);
-    if (message.given) releaseBytes(data);
+    if (this.#given) releaseBytes(data);
   }
 
   /** The trailer lines. The content does not wait for those that take their time: they may depend on its having arrived. */
