@@ -269,21 +269,28 @@ function negotiate(request: Request, url: URL): Format {
     if (asked === "ipns-record") throw new Refusal(400, "there are no IPNS records under /ipfs/");
     if (asked !== "car") throw new Refusal(406, "format is raw or car");
     // The parameters of a matching Accept still hold.
-    const offer = offers.find(({ type }) => type === CAR_MEDIA_TYPE);
+    const offer = offers.find(({ type, q }) => type === CAR_MEDIA_TYPE && q > 0);
     return carFormat(offer?.parameters ?? new Map(), searchParams, true)!;
   }
   if (accept === null || accept.trim() === "") {
     throw new Refusal(400, `say what you want: format=raw, format=car, or Accept: ${RAW_MEDIA_TYPE}`);
   }
-  for (const { type, parameters } of offers) {
-    if (type === RAW_MEDIA_TYPE || type === "*/*" || type === "application/*") {
-      return { type: "raw" };
+  const named = new Set(offers.map(({ type }) => type));
+  for (const { type, parameters, q } of offers) {
+    if (q === 0) break;
+    for (const meant of typesOf(type, named)) {
+      if (meant === RAW_MEDIA_TYPE) return { type: "raw" };
+      const format = carFormat(parameters, searchParams, offers.length === 1);
+      if (format !== undefined) return format;
     }
-    if (type !== CAR_MEDIA_TYPE) continue;
-    const format = carFormat(parameters, searchParams, offers.length === 1);
-    if (format !== undefined) return format;
   }
   throw new Refusal(406, `there are ${RAW_MEDIA_TYPE} and ${CAR_MEDIA_TYPE} here`);
+}
+
+/** The types here that a media range stands for; what a narrower range names is left to that (RFC 9110 §12.5.1). */
+function typesOf(range: string, named: ReadonlySet<string>): string[] {
+  const isWide = range === "application/*" || (range === "*/*" && !named.has("application/*"));
+  return [RAW_MEDIA_TYPE, CAR_MEDIA_TYPE].filter((type) => type === range || (isWide && !named.has(type)));
 }
 
 /** The CAR that these parameters ask for; those of the URL go first. */
@@ -306,11 +313,13 @@ function carFormat(
 interface Offer {
   readonly type: string;
   readonly parameters: ReadonlyMap<string, string>;
+  /** Weight; 0 is what is not wanted. */
+  readonly q: number;
 }
 
-/** The media ranges of an Accept field, the preferred first (RFC 9110 §12.5.1). */
+/** The media ranges of an Accept field, the preferred first and those not wanted last (RFC 9110 §12.5.1). */
 function parseAccept(accept: string): Offer[] {
-  const offers: (Offer & { q: number })[] = [];
+  const offers: Offer[] = [];
   for (const part of accept.split(",")) {
     const [type = "", ...rest] = part.split(";").map((piece) => piece.trim());
     if (type === "") continue;
@@ -321,8 +330,8 @@ function parseAccept(accept: string): Offer[] {
       const value = piece.slice(at + 1).trim().replace(/^"(.*)"$/, "$1");
       parameters.set(piece.slice(0, at).trim().toLowerCase(), value);
     }
-    const q = Number(parameters.get("q") ?? "1");
-    if (q > 0) offers.push({ type: type.toLowerCase(), parameters, q });
+    const q = Math.max(0, Number(parameters.get("q") ?? "1") || 0);
+    offers.push({ type: type.toLowerCase(), parameters, q });
   }
   return offers.sort((a, b) => b.q - a.q);
 }
