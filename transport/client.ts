@@ -20,6 +20,7 @@ import {
 } from "../core/mod.ts";
 import { checkInitiateOptions, KeyPair, type PreparedInitiator, prepareInitiator } from "../noise/mod.ts";
 import { endDuplex } from "./_end_duplex.ts";
+import { raced, racedDial } from "./_raced.ts";
 import { tell } from "../core/_tell.ts";
 import { type ControlStreamReceiver, receiveControl } from "./control.ts";
 import { trafficShape } from "./duplex.ts";
@@ -89,9 +90,8 @@ export async function connectDuplex(
   }
   let carrier: Duplex;
   try {
-    carrier = await raced(Promise.resolve(duplex), options.signal);
+    carrier = await racedDial(Promise.resolve(duplex), options.signal);
   } catch (error) {
-    Promise.resolve(duplex).then(endDuplex, () => {}); // a dialer that does not know of the signal comes too late
     await prepared.discard();
     throw error;
   }
@@ -477,14 +477,4 @@ function requestInit({ method, headers, body }: ClientFetchOptions): RequestInit
 /** `url`, where a bare path stands for one of the server that the tunnel leads to. */
 function absolute(url: URL | string): URL {
   return typeof url === "string" && url.startsWith("/") ? new URL(`http://localhost${url}`) : new URL(url);
-}
-
-function raced<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
-  if (signal === undefined) return promise;
-  return new Promise<T>((resolve, reject) => {
-    if (signal.aborted) reject(signal.reason);
-    const onAbort = () => reject(signal.reason);
-    signal.addEventListener("abort", onAbort, { once: true });
-    promise.then(resolve, reject).finally(() => signal.removeEventListener("abort", onAbort));
-  });
 }

@@ -14,6 +14,7 @@
 
 import { type Clock, type Duplex, HtxError, selectCrypto } from "../core/mod.ts";
 import { isPublicAddress } from "./_public_address.ts";
+import { racedDial } from "./_raced.ts";
 import { tell } from "../core/_tell.ts";
 import type { Dialer } from "./client.ts";
 import { dialTls } from "./tls.ts";
@@ -274,7 +275,7 @@ class FallbackRun {
     const { signal } = this.#options;
     const startedMs = this.#elapsed();
     try {
-      const duplex = await dial({ signal });
+      const duplex = await racedDial(dial({ signal }), signal);
       this.#record({ kind, startedMs, endedMs: this.#elapsed(), outcome: "connected" });
       return { duplex };
     } catch (error) {

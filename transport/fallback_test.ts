@@ -340,6 +340,18 @@ Deno.test("dialWithFallback() tells both failures, and gives its signal's reason
   }
 });
 
+Deno.test("dialWithFallback() gives its signal's reason while a dialer knows nothing of it, and ends what comes too late", async () => {
+  const [here, there] = memoryDuplexPair();
+  const late = Promise.withResolvers<Duplex>();
+  const controller = new AbortController();
+  const { options } = observed({ primary: () => late.promise, signal: controller.signal });
+  const dialling = assertRejects(() => dialWithFallback(options), RangeError, "enough");
+  controller.abort(new RangeError("enough"));
+  await dialling;
+  late.resolve(there);
+  assertEquals(await here.io!.read(new Uint8Array(1)), null);
+});
+
 Deno.test("UDP closed: HTX comes up over TLS on TCP, with covers over verified TLS", async () => {
   const certificate = await makeTestCertificate();
   if (certificate === undefined) return;

@@ -34,6 +34,7 @@ import {
   utf8,
 } from "../core/mod.ts";
 import { acceptNext } from "./_accept.ts";
+import { racedDial } from "./_raced.ts";
 import { tell } from "../core/_tell.ts";
 import type { StreamHandler } from "./server.ts";
 import { dialTcp, listenTcp, type TcpAddress } from "./tcp.ts";
@@ -255,8 +256,8 @@ export function forwardUpstream(options: ForwardUpstreamOptions): StreamHandler 
     if (!permitted) return stream.reset("REFUSED", "target not allowed");
     let duplex: Duplex;
     try {
-      const late = AbortSignal.timeout(dialTimeoutMs);
-      duplex = await dial(target, { signal: AbortSignal.any([late, stream.signal]) });
+      const signal = AbortSignal.any([AbortSignal.timeout(dialTimeoutMs), stream.signal]);
+      duplex = await racedDial(dial(target, { signal }), signal);
     } catch (error) {
       if (stream.error === undefined) {
         stream.reset("INTERNAL_ERROR", "cannot reach target");

@@ -1,7 +1,8 @@
-import { assert, assertEquals, assertThrows } from "@std/assert";
-import { concat, HtxError, utf8 } from "../core/mod.ts";
+import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
+import { concat, type Duplex, HtxError, utf8 } from "../core/mod.ts";
 import { connect } from "./client.ts";
 import { forward, type ForwardTarget, forwardUpstream } from "./forward.ts";
+import { memoryDuplexPair } from "./memory.ts";
 import { serveStreams } from "./server.ts";
 import { dialTcp, listenTcp } from "./tcp.ts";
 
@@ -158,6 +159,28 @@ Deno.test("forwardUpstream() compares hosts by their usual form, and refuses wha
   }
   const nothing = forwardUpstream({ allow: [] });
   assertEquals(typeof nothing, "function");
+});
+
+Deno.test("forwardUpstream(): a dial that knows nothing of its signal ends in time, and what it opens too late is closed", async () => {
+  const [here, there] = memoryDuplexPair();
+  const late = Promise.withResolvers<Duplex>();
+  const errors: unknown[] = [];
+  await using server = serveStreams(
+    forwardUpstream({
+      allow: ["a.test:1"],
+      dial: () => late.promise,
+      dialTimeoutMs: 20,
+      onError: (error) => errors.push(error),
+    }),
+  );
+  await using client = await connect(server.addr, { remoteStatic: server.publicKey });
+  const stream = await client.createBidirectionalStream();
+  await stream.write(concat(new Uint8Array([0, 12]), utf8("tcp:a.test:1")));
+  const error = await assertRejects(() => stream.read(), HtxError, "cannot reach target");
+  assertEquals(error.code, "INTERNAL_ERROR");
+  assert(errors[0] instanceof DOMException && errors[0].name === "TimeoutError");
+  late.resolve(there);
+  assertEquals(await here.io!.read(new Uint8Array(1)), null);
 });
 
 Deno.test("forward(): when the tunnel breaks, the local connections break too, and close() leaves nothing", async () => {
