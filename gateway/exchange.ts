@@ -288,15 +288,15 @@ export class Exchange {
     const pool = this.#gateway._pool;
     this.#dialing = undefined; // an earlier attempt's may be aborted
     let connection = upstream.ready;
-    if (connection === undefined) {
+    let stream: HtxStream;
+    if (connection !== undefined) {
+      stream = await connection.createBidirectionalStream();
+    } else {
       this.#dialing = new AbortController();
       if (this.#gaveUp !== undefined) this.#dialing.abort();
-      connection = await pool.connect(upstream, this.#dialing.signal);
+      ({ connection, stream } = await pool.open(upstream, this.#dialing.signal));
+      this.#dialing = undefined;
     }
-    const stream = this.#dialing === undefined
-      ? await connection.createBidirectionalStream()
-      : await connection.createBidirectionalStream({ signal: this.#dialing.signal });
-    this.#dialing = undefined;
     if (this.#gaveUp !== undefined) {
       stream.reset("CANCELLED");
       throw new HtxError("CANCELLED", "Request was given up");

@@ -409,7 +409,7 @@ export class Gateway implements AsyncDisposable {
           open: async (options = {}) => {
             const either = options.signal === undefined ? signal : AbortSignal.any([signal, options.signal]);
             const upstream = exchange.upstream = this._pool.pick();
-            const stream = await this._pool.open(upstream, either);
+            const { stream } = await this._pool.open(upstream, either);
             const reset = () => stream.reset("CANCELLED", "given up");
             if (signal.aborted) reset();
             else signal.addEventListener("abort", reset, { once: true });

@@ -33,6 +33,47 @@ async function twoServers(handler: (name: string) => HttpHandler) {
   };
 }
 
+Deno.test("a burst has as many sessions as it needs and may have; what is past them waits", async () => {
+  for (const warm of [true, false]) {
+    const gate = Promise.withResolvers<void>();
+    let running = 0;
+    await using g = over(async () => {
+      running++;
+      await gate.promise;
+      return new Response("ok");
+    }, { warm, sessions: { streamsPerSession: 4, maxSessions: 3 } });
+    if (warm) await until(() => g.gateway.stats.ready);
+    const asking = Array.from({ length: 14 }, async () => await (await ask(g.gateway)).text());
+    await until(() => running === 12);
+    assertEquals(g.gateway.stats.upstreams[0]!.sessions, 3);
+    gate.resolve();
+    assertEquals(await Promise.all(asking), Array(14).fill("ok"));
+  }
+});
+
+Deno.test("where no further session can be had, requests wait on the one that is full", async () => {
+  for (const further of [() => new Promise<never>(() => {}), () => Promise.reject(new Error("no more"))]) {
+    const gate = Promise.withResolvers<void>();
+    let running = 0;
+    let dialled = 0;
+    const upstream = localUpstream(async () => {
+      running++;
+      await gate.promise;
+      return new Response("ok");
+    });
+    const gateway = createGateway({
+      upstream: { ...upstream, dial: (options) => dialled++ === 0 ? upstream.dial!(options) : further() },
+      sessions: { streamsPerSession: 2 },
+    });
+    const asking = Array.from({ length: 5 }, async () => await (await ask(gateway)).text());
+    await until(() => running === 2 && dialled > 1);
+    gate.resolve();
+    assertEquals(await Promise.all(asking), Array(5).fill("ok"));
+    await gateway.close();
+    await upstream[Symbol.asyncDispose]();
+  }
+});
+
 /** A gateway over two upstreams in this process, each dialled once `ready` lets it be. */
 function twoLocal(ready: (name: string) => Promise<void>) {
   const upstreams = ["a", "b"].map((name) => localUpstream(() => new Response(name), { name }));

@@ -5,6 +5,7 @@
  * @module
  */
 
+import { within } from "../core/_deferred.ts";
 import { type HtxConnection, HtxError, type HtxStream, timingSafeEqual, toHex } from "../core/mod.ts";
 import { type KeyPair, publicKeyFromHex } from "../noise/mod.ts";
 import { MAX_PATHS, PathSet, type PathState, type PathSwitch } from "../overlay/paths.ts";
@@ -84,6 +85,10 @@ export class Upstream {
   /** The least busy session with room, as last seen. */
   #last: HtxConnection | undefined;
   readonly streamsPerSession: number;
+  readonly #maxSessions: number;
+  #growing: Promise<void> | undefined;
+  /** When a further session could not be had. */
+  #grownInVainAt = -Infinity;
   readonly #counters: UpstreamCounters = zero();
   /** Frames received when last looked at, to notice silence. */
   heardFrames = -1;
@@ -102,6 +107,7 @@ export class Upstream {
       ? publicKeyFromHex(target.publicKey)
       : target.publicKey;
     this.streamsPerSession = streamsPerSession;
+    this.#maxSessions = maxSessions;
     this.client = new HtxClient(dial ?? { hostname, port: port! }, {
       handshakeTimeoutMs: connectTimeoutMs,
       ...rest,
@@ -143,6 +149,22 @@ export class Upstream {
       if (best === undefined || connection.openStreams < best.openStreams) best = connection;
     }
     return this.#last = best;
+  }
+
+  /** Whether there may be a session beside those that are there, and it is not known that it cannot be had. */
+  get mayGrow(): boolean {
+    const { size } = this.client.connections;
+    return size > 0 && size < this.#maxSessions && performance.now() - this.#grownInVainAt >= REDIAL_MS;
+  }
+
+  /** Makes a further session. Whoever asks meanwhile waits for the same one, and nobody for long. */
+  grow(): Promise<void> {
+    return this.#growing ??= this.#growOnce().finally(() => this.#growing = undefined);
+  }
+
+  async #growOnce(): Promise<void> {
+    await within(this.client.connection(), STALL_MS).catch(() => {});
+    if (this.ready === undefined) this.#grownInVainAt = performance.now(); // streams wait on those that are there, then
   }
 
   /** Counters. */
@@ -298,10 +320,23 @@ export class UpstreamPool {
     }
   }
 
-  /** Opens a stream. */
-  async open(upstream: Upstream, signal: AbortSignal | undefined): Promise<HtxStream> {
-    const connection = upstream.ready ?? await this.connect(upstream, signal);
-    return await connection.createBidirectionalStream({ signal });
+  /** Opens a stream, on a further session if those that are there have no room. It waits once there may be no more. */
+  async open(
+    upstream: Upstream,
+    signal: AbortSignal | undefined,
+  ): Promise<{ connection: HtxConnection; stream: HtxStream }> {
+    for (;;) {
+      const { ready } = upstream;
+      if (ready === undefined && upstream.mayGrow) {
+        await upstream.grow();
+        signal?.throwIfAborted();
+        continue;
+      }
+      const connection = ready ?? await this.connect(upstream, signal);
+      // Of many that waited for one session the first have filled it.
+      if (connection.openStreams >= connection.maxOpenStreams && upstream.mayGrow) continue;
+      return { connection, stream: await connection.createBidirectionalStream({ signal }) };
+    }
   }
 
   /** Reports that an upstream could not be reached. */
