@@ -49,7 +49,7 @@ export interface HttpResponse extends HttpResponseHead {
 export interface HttpExchangeOptions {
   /** Gives the exchange up: the stream is reset with CANCELLED, whatever waits rejects with the signal's reason. */
   signal?: AbortSignal | undefined;
-  /** Called for each informational response (100, 102..199), in order, before the final one. */
+  /** Called for each informational response (100, 102..199), in order, before the final one. What it throws ends the exchange. */
   onInformational?: ((head: HttpResponseHead) => void) | undefined;
   /** Bounds on the response. @default {DEFAULT_HTTP_LIMITS} */
   limits?: HttpLimits | undefined;
@@ -173,6 +173,7 @@ class ClientExchange {
   }
 
   giveUp(error: unknown, reason: string): void {
+    if (this.#open === 0) return; // it is over, or a tunnel now
     this.#failure ??= { error };
     this.#release();
     this.#stream.reset("CANCELLED", reason);
@@ -216,6 +217,12 @@ class ClientExchange {
     return new TunnelStream(this.#stream, this.#decoder.takeRemaining());
   }
 
+  /** A hook that fails ends the exchange; an async function is a hook, too. */
+  #inform(head: HttpResponseHead): void {
+    const told: unknown = this.#options.onInformational?.(head);
+    if (told instanceof Promise) told.catch((error) => this.giveUp(error, "exchange failed"));
+  }
+
   async #head(): Promise<HttpResponseHead> {
     const stream = this.#stream;
     const decoder = this.#decoder;
@@ -227,7 +234,7 @@ class ClientExchange {
         if (chunk === null) decoder.end();
         else decoder.push(chunk);
       } else if (event.type === "informational") {
-        this.#options.onInformational?.(event.head);
+        this.#inform(event.head);
       } else if (event.type === "response") {
         return event.head;
       }

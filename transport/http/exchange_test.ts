@@ -542,22 +542,26 @@ Deno.test("informational responses are refused where they cannot be sent", async
   await assertRejects(() => info!.sendInformational(103), TypeError);
 });
 
-Deno.test("a client's informational hook that throws ends the exchange", async () => {
-  const { response, served, client } = run(
-    async (_request, info) => {
-      await info.sendInformational(103);
-      return new Response("x");
-    },
-    GET,
-    {
-      onInformational: () => {
-        throw new RangeError("hook");
+Deno.test("a client's informational hook that fails, at once or later, ends the exchange", async () => {
+  const failing = [() => {
+    throw new RangeError("at once");
+  }, () => Promise.reject(new RangeError("later"))];
+  for (const onInformational of failing) {
+    const { response, served, client } = run(
+      async (request, info) => {
+        const gone = Promise.withResolvers<Event>();
+        request.signal.addEventListener("abort", gone.resolve);
+        await info.sendInformational(103);
+        await gone.promise;
+        return new Response("x");
       },
-    },
-  );
-  await assertRejects(() => response, RangeError);
-  assertEquals(client.resetCode, "CANCELLED");
-  await served;
+      GET,
+      { onInformational },
+    );
+    await assertRejects(() => response, RangeError);
+    assertEquals(client.resetCode, "CANCELLED");
+    await served;
+  }
 });
 
 // ---------------------------------------------------------------- giving up
