@@ -998,7 +998,9 @@ export class HtxSession {
       stream._ready = false;
       at = this.#sealData(stream, stream._send.worthTaking(Math.min(due, room)), into, at, now);
       // The odd bytes that a full frame leaves of a write wait for the next batch: more is likely to come behind them.
-      if (stream._ready && !stream._endQueued && stream._send.size < TAIL) tails.push(ready.pop()!);
+      // It is the last of the round, unless who was told of the bytes put others behind it, whose turn comes before.
+      const little = stream._ready && !stream._endQueued && stream._send.size < TAIL;
+      if (little && ready.at(-1) === stream) tails.push(ready.pop()!);
       data = true;
     }
     ready.push(...tails);

@@ -360,3 +360,23 @@ Deno.test("put() takes nothing but a Uint8Array, and what waits stays whole", ()
   stream.put(utf8(", after"), true);
   assertEquals(sent().map(({ plaintext }) => fromUtf8(plaintext)), ["before, after"]);
 });
+
+Deno.test("streams that speak first when another's bytes were sent open in growing order", () => {
+  const order: SessionStream[] = [];
+  class Answering extends SessionStream {
+    protected override onSent(): void {
+      for (const stream of order.splice(0, 2)) stream.put(utf8("x"));
+    }
+  }
+  const { session, peer, sent } = setUp("client", {
+    createStream: (session, id) => new Answering(session, id),
+  });
+  const first = session.openStream()!;
+  first.put(utf8("open"));
+  sent();
+  session.receive(peer.window(1, 100_000));
+  for (let i = 0; i < 4; i++) order.push(session.openStream()!);
+  first.put(new Uint8Array(65_535 + 100)); // a full frame, and a few bytes that wait
+  const ids = sent().map(({ streamId }) => streamId!).filter((id) => id > 1);
+  assertEquals(ids, [3, 5, 7, 9]);
+});
