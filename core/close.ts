@@ -65,9 +65,14 @@ export function codeNumber(code: CloseCodeName | number): number {
 
 /** `reason`, cut at a character so that it takes at most 256 bytes of UTF-8. */
 export function shortReason(reason: string): string {
-  let short = reason.length > MAX_REASON_LENGTH ? reason.slice(0, MAX_REASON_LENGTH) : reason;
-  while (utf8(short).length > MAX_REASON_LENGTH) short = short.slice(0, -1);
-  return short.isWellFormed() ? short : short.toWellFormed();
+  let short = "";
+  let size = 0;
+  for (const character of reason) {
+    size += utf8(character).length;
+    if (size > MAX_REASON_LENGTH) break;
+    short += character;
+  }
+  return short.toWellFormed();
 }
 
 /** Text inside an opened frame; `undefined` where it is not UTF-8. */

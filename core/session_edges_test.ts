@@ -380,3 +380,20 @@ Deno.test("streams that speak first when another's bytes were sent open in growi
   const ids = sent().map(({ streamId }) => streamId!).filter((id) => id > 1);
   assertEquals(ids, [3, 5, 7, 9]);
 });
+
+Deno.test("a reason that is too long is cut between characters, not inside one", () => {
+  for (
+    const [reason, cut] of [["a".repeat(253) + "😀", 253], ["a".repeat(252) + "😀b", 254], [
+      "é".repeat(200),
+      128,
+    ]] as const
+  ) {
+    const { session, sent } = setUp("client");
+    session.close("INTERNAL_ERROR", reason);
+    assertEquals(fromUtf8(sent()[0]!.plaintext.subarray(2)), reason.slice(0, cut));
+    assertEquals(session.closeInfo?.reason, reason.slice(0, cut));
+  }
+  const { session, sent } = setUp("client");
+  session.close("INTERNAL_ERROR", "half \ud83d");
+  assertEquals(fromUtf8(sent()[0]!.plaintext.subarray(2)), "half \ufffd");
+});
