@@ -27,7 +27,12 @@ export interface UniformRange {
 export interface RekeyLimits {
   /** Frames under one key, 16 to 65 536. @default {65536} */
   afterFrames?: number;
-  /** Plaintext bytes under one key. @default {8589934592} */
+  /**
+   * Plaintext bytes under one key. Below some hundred, empty PINGs make up the 16 frames that HTX 1.1 §3 wants for each
+   * KEY_UPDATE.
+   *
+   * @default {8589934592}
+   */
   afterBytes?: number;
   /** Age of a key in ms. @default {3600000} */
   afterMs?: number;
