@@ -32,11 +32,13 @@ export function adminHandler(
   const { loopbackOnly = true } = options;
   let policy: Promise<string> | undefined;
   return async (request) => {
-    const { method, url } = request;
-    const { host, pathname } = new URL(url);
-    if (loopbackOnly && !LOOPBACK.test(request.headers.get("host") ?? host)) {
+    const { method } = request;
+    const url = URL.parse(request.url); // a Host may be there that is none
+    if (loopbackOnly && !LOOPBACK.test(request.headers.get("host") ?? url?.host ?? "")) {
       return plain(403, "not a loopback host");
     }
+    if (url === null) return plain(400, "not a host");
+    const { pathname } = url;
     if (method !== "GET" && method !== "HEAD") return plain(405, "only GET and HEAD", { allow: "GET, HEAD" });
     switch (pathname) {
       case "/healthz":

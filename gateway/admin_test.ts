@@ -50,4 +50,12 @@ Deno.test("the admin listener: health, readiness, Prometheus text, a page withou
   const rebound = await handle(new Request("http://evil.example/metrics"));
   assertEquals(rebound.status, 403);
   await rebound.body?.cancel();
+  for (const [host, status] of [["[::1].evil", 403], ["127.0.0.1:99999", 400]] as const) {
+    // As Deno's server hands it out: with a URL that no parser takes.
+    const request = new Request("http://127.0.0.1:9/metrics", { headers: { host } });
+    Object.defineProperty(request, "url", { value: `http://${host}/metrics` });
+    const answer = await handle(request);
+    await answer.body?.cancel();
+    assertEquals(answer.status, status);
+  }
 });

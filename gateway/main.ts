@@ -15,6 +15,7 @@ import {
   jsonLinesFormatter,
   type LogRecord,
 } from "@logtape/logtape";
+import { urlOf } from "./_url.ts";
 import { ConfigError, type GatewayConfig, parseConfig, printConfig } from "./config.ts";
 import { checkConfig, runDecoyAlone, runGateway } from "./run.ts";
 
@@ -70,9 +71,7 @@ async function main(args: string[]): Promise<void> {
   const log = getLogger(["htx", "gateway"]);
   if (options["decoy-alone"]) {
     const front = await runDecoyAlone(config, { base });
-    console.log(
-      `decoy listens on ${front.encrypted ? "https" : "http"}://${front.addr.hostname}:${front.addr.port}`,
-    );
+    console.log(`decoy listens on ${urlOf(front)}`);
     const stop = () => front.abort();
     onSignals(stop, stop);
     await front.finished;
@@ -81,7 +80,7 @@ async function main(args: string[]): Promise<void> {
   const running = await runGateway(config, { base });
   console.log(`gateway listens on ${running.url}`);
   if (running.admin !== undefined) {
-    console.log(`admin listens on http://${running.admin.addr.hostname}:${running.admin.addr.port}`);
+    console.log(`admin listens on ${urlOf(running.admin)}`);
   }
   if (config.upstream.some(({ address }) => address === "echo")) {
     console.log(`try: curl -d hello ${running.url}/echo`);

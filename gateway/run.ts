@@ -18,6 +18,7 @@ import {
   TicketPolicy,
 } from "../tickets/mod.ts";
 import { dialTcp } from "../transport/mod.ts";
+import { hostPort, urlOf } from "./_url.ts";
 import { adminHandler, type AdminOptions } from "./admin.ts";
 import type { TicketAdmissionOptions } from "./admission.ts";
 import { type GatewayConfig, needsRestart } from "./config.ts";
@@ -238,7 +239,7 @@ export async function runGateway(config: GatewayConfig, options: RunOptions = {}
     });
     close.push(() => gateway.close());
     const front = await makeFront(config, gateway.handler, tls);
-    close.push(() => front.abort());
+    close.push(() => front[Symbol.asyncDispose]());
     let admin: HttpFront | undefined;
     if (config.admin.enabled) {
       const { hostname, port } = config.admin;
@@ -291,7 +292,7 @@ export async function runGateway(config: GatewayConfig, options: RunOptions = {}
       gateway,
       front,
       admin,
-      url: `${front.encrypted ? "https" : "http"}://${hostOf(front.addr.hostname)}:${front.addr.port}`,
+      url: urlOf(front),
       reload: (next) => {
         // One after another: the last configuration stays, however long one before it took to read.
         const taken = reloading.then(() => reload(next));
@@ -366,7 +367,7 @@ async function listening(
     return await start(where);
   } catch (cause) {
     if (cause instanceof Deno.errors.AddrInUse) {
-      const message = `Cannot use ${table}.port: ${hostOf(hostname)}:${port} is taken`;
+      const message = `Cannot use ${table}.port: ${hostPort(where)} is taken`;
       throw new Deno.errors.AddrInUse(message, { cause });
     }
     const why = cause instanceof Error ? cause.message : String(cause);
@@ -563,10 +564,6 @@ function warnOfTickets(config: GatewayConfig, warn: (message: string) => void): 
         "weight 0 in tickets.policy",
     );
   }
-}
-
-function hostOf(hostname: string): string {
-  return hostname.includes(":") ? `[${hostname}]` : hostname;
 }
 
 async function exists(path: string): Promise<boolean> {
