@@ -302,12 +302,22 @@ export class HtxClient implements AsyncDisposable {
       input instanceof Request ? input : absolute(input),
       requestInit({ method, headers, body }),
     );
-    const signal = rest.signal ?? request.signal;
-    return await this.#again(
-      request.body === null,
-      signal,
-      (stream) => fetchOverStream(stream, request, rest),
-    );
+    const signal = rest.signal === undefined
+      ? request.signal
+      : AbortSignal.any([rest.signal, request.signal]);
+    try {
+      return await this.#again(
+        request.body === null,
+        signal,
+        (stream) => fetchOverStream(stream, request, rest),
+      );
+    } catch (error) {
+      // Given up before there was a stream: its source is told. After any other failure it can be sent elsewhere.
+      if (signal.aborted && request.body?.locked === false) {
+        request.body.cancel(signal.reason).catch(() => {});
+      }
+      throw error;
+    }
   }
 
   /**

@@ -1,4 +1,4 @@
-import { assert, assertEquals, assertRejects } from "@std/assert";
+import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { type Duplex, type HtxConnection, HtxError } from "../core/mod.ts";
 import { KeyPair } from "../noise/mod.ts";
 import { HtxClient } from "./client.ts";
@@ -191,4 +191,45 @@ Deno.test("a server that stops during a handshake, or whose hook fails, keeps no
   await stopping.shutdown();
   assert(await halfOpen.io!.read(new Uint8Array(1)) === null);
   halfOpen.close?.();
+});
+
+Deno.test("a fetch that is given up before there is a connection tells its body's source, by either signal", async () => {
+  for (const own of [true, false]) {
+    const client = new HtxClient(() => new Promise(() => {}), { remoteStatic: KEY.publicKey });
+    const controller = new AbortController();
+    const { signal } = controller;
+    const cancelled = Promise.withResolvers<unknown>();
+    const body = new ReadableStream<Uint8Array>({ cancel: cancelled.resolve });
+    const request = new Request("http://a.example/", { method: "POST", body, ...own && { signal } });
+    const other = own ? new AbortController().signal : signal;
+    const fetching = client.fetch(request, { signal: other });
+    const why = new Error("enough");
+    controller.abort(why);
+    assertEquals(await assertRejects(() => fetching), why);
+    assertEquals(await cancelled.promise, why);
+    await client.close();
+  }
+});
+
+Deno.test("a fetch that failed for want of a connection leaves its body to be sent elsewhere", async () => {
+  let up = false;
+  const onStream = httpStreams(async (request) => new Response(await request.text()));
+  await using client = new HtxClient(() => {
+    if (!up) return Promise.reject(new HtxError("CONNECT_FAILED", "down"));
+    const [here, there] = memoryDuplexPair();
+    acceptDuplex(there, { keyPair: KEY, onStream }).catch(() => {});
+    return Promise.resolve(here);
+  }, { remoteStatic: KEY.publicKey, postQuantum: "off" });
+  const request = new Request("http://a.example/", {
+    method: "POST",
+    body: ReadableStream.from([new TextEncoder().encode("still here")]),
+  });
+  await assertRejects(() => client.fetch(request), HtxError, "down");
+  up = true;
+  assertEquals(await (await client.fetch(request)).text(), "still here");
+});
+
+Deno.test("limits of HTTP that are none are told when the server is made", () => {
+  assertThrows(() => httpStreams(() => new Response(), { limits: { headerLines: 1.5 } }), RangeError);
+  assertThrows(() => serve(() => new Response(), { http: { limits: { pathBytes: -1 } } }), RangeError);
 });

@@ -4,6 +4,7 @@
  * @module
  */
 
+import { resolveLimits } from "./http/message.ts";
 import { type HttpHandler, serveHttpStream, type ServeHttpStreamOptions } from "./http/mod.ts";
 import { HtxServer, type ServeStreamsOptions, type StreamHandler } from "./server.ts";
 
@@ -16,11 +17,16 @@ export interface ServeOptions extends ServeStreamsOptions {
 /** A fetch handler, or an object that has one: Hono, or a `{ fetch }` default export. */
 export type FetchApp = HttpHandler | { fetch: HttpHandler };
 
-/** A stream handler that answers each stream as one HTTP exchange (HTX 1.1 §5). */
+/**
+ * A stream handler that answers each stream as one HTTP exchange (HTX 1.1 §5).
+ *
+ * @throws {RangeError} when a limit is not a non-negative integer
+ */
 export function httpStreams(
   app: FetchApp,
   options: Omit<ServeHttpStreamOptions, "connection"> = {},
 ): StreamHandler {
+  resolveLimits(options.limits); // told now, rather than by every exchange
   const handler: HttpHandler = typeof app === "function" ? app : (request, info) => app.fetch(request, info);
   return (stream, info) => serveHttpStream(stream, handler, { ...options, connection: info.connection });
 }
