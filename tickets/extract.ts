@@ -10,7 +10,7 @@
  */
 
 import type { Bytes } from "../core/mod.ts";
-import { trimBlanks } from "./_blanks.ts";
+import { trimBlanks } from "../core/_blanks.ts";
 import { DEFAULT_TICKET_COOKIE, TICKET_PARAMETER, type TicketCarrier } from "./policy.ts";
 
 /** Most bytes of a form that may carry a ticket (§6). */

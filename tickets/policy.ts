@@ -9,7 +9,7 @@
  */
 
 import { HtxError } from "../core/mod.ts";
-import { trimBlanks } from "./_blanks.ts";
+import { trimBlanks } from "../core/_blanks.ts";
 import { MAX_PAD_LENGTH, MIN_PAD_LENGTH } from "./payload.ts";
 
 /** Name of the header. */

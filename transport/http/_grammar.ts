@@ -4,6 +4,8 @@
  * @module
  */
 
+import { trimBlanks } from "../../core/_blanks.ts";
+
 /** Characters of a token other than letters and digits. */
 const TCHAR = "!#$%&'*+-.^_`|~";
 
@@ -46,23 +48,6 @@ export function isPath(path: string, method: string): boolean {
   return true;
 }
 
-/** RFC 9110 §5.6.3: OWS is a space or a tab. */
-export function isBlank(c: number): boolean {
-  return c === 0x20 || c === 0x09;
-}
-
-/**
- * The text without the blanks around it. `trim()` would take bytes of values away (0xA0 ends an "à" in UTF-8), and a
- * regular expression for the blanks at the end takes time that grows with the square of those within.
- */
-export function withoutOuterBlanks(text: string): string {
-  let start = 0;
-  let end = text.length;
-  while (start < end && isBlank(text.charCodeAt(start))) start++;
-  while (end > start && isBlank(text.charCodeAt(end - 1))) end--;
-  return text.slice(start, end);
-}
-
 /** The value of `content-length`: one or more equal decimal numbers; `undefined` when it is anything else. */
 export function parseContentLength(value: string): number | undefined {
   if (/^[0-9]{1,16}$/.test(value)) {
@@ -73,7 +58,7 @@ export function parseContentLength(value: string): number | undefined {
   if (!value.includes(",")) return undefined;
   let length: number | undefined;
   for (const part of value.split(",")) {
-    const text = withoutOuterBlanks(part);
+    const text = trimBlanks(part);
     const one = /^[0-9]{1,16}$/.test(text) ? Number(text) : NaN;
     if (!Number.isSafeInteger(one) || (length !== undefined && one !== length)) return undefined;
     length = one;

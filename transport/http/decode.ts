@@ -16,11 +16,11 @@
  * @module
  */
 
+import { isBlank } from "../../core/_blanks.ts";
 import { decodeVarint, HtxError } from "../../core/mod.ts";
 import {
   connectionOptions,
   isAuthority,
-  isBlank,
   isCarried,
   isPath,
   LOWER_TOKEN,

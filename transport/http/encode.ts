@@ -10,6 +10,7 @@
  * @module
  */
 
+import { trimBlanks } from "../../core/_blanks.ts";
 import { type Bytes, varintLength, writeVarint } from "../../core/mod.ts";
 import {
   connectionOptions,
@@ -19,7 +20,6 @@ import {
   parseContentLength,
   TO_LOWER_TOKEN,
   TOKEN,
-  withoutOuterBlanks,
 } from "./_grammar.ts";
 import {
   type HttpField,
@@ -96,7 +96,7 @@ function fieldName(name: string): string {
 
 /** The value without outer blanks. @throws {TypeError} when it has NUL, CR, LF or a character above 0xFF */
 function putValue(name: string, value: string): void {
-  const text = withoutOuterBlanks(value);
+  const text = trimBlanks(value);
   putVarint(text.length);
   const into = reserve(text.length);
   for (let i = 0; i < text.length; i++) {
@@ -171,7 +171,7 @@ function putFields(fields: readonly HttpField[], rules: FieldRules): void {
       if (cookies === Infinity) continue;
       cookies = Infinity;
       const all = fields.filter(([other]) => other.toLowerCase() === "cookie")
-        .map(([, one]) => withoutOuterBlanks(one));
+        .map(([, one]) => trimBlanks(one));
       putAscii(name);
       putValue(name, all.join("; "));
       continue;
@@ -185,7 +185,7 @@ function putFields(fields: readonly HttpField[], rules: FieldRules): void {
 /** The only `host` field's value. */
 function hostField(fields: readonly HttpField[]): string | undefined {
   for (const [name, value] of fields) {
-    if (name.length === 4 && name.toLowerCase() === "host") return withoutOuterBlanks(value);
+    if (name.length === 4 && name.toLowerCase() === "host") return trimBlanks(value);
   }
   return undefined;
 }
