@@ -28,8 +28,8 @@ export interface RekeyLimits {
   /** Frames under one key, 16 to 65 536. @default {65536} */
   afterFrames?: number;
   /**
-   * Plaintext bytes under one key. Below some hundred, empty PINGs make up the 16 frames that HTX 1.1 §3 wants for each
-   * KEY_UPDATE.
+   * Plaintext bytes under one key. Below 1 MiB frames are smaller, and some of them empty PINGs, since HTX 1.1 §3 wants
+   * 16 for each KEY_UPDATE.
    *
    * @default {8589934592}
    */

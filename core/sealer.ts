@@ -129,7 +129,7 @@ export class FrameSealer {
 
   /**
    * Frames without a byte, until the peer puts up with a KEY_UPDATE: under a limit of a few bytes control frames, which
-   * cannot be made smaller, fill keys too fast.
+   * cannot be made smaller, fill keys too fast, and so does the last frame that was made large while there was time.
    */
   #stretch(into: Uint8Array, start: number): number {
     let at = start;
