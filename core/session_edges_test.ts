@@ -354,8 +354,8 @@ Deno.test("put() takes nothing but a Uint8Array, and what waits stays whole", ()
   const stream = session.openStream()!;
   stream.put(utf8("before"));
   for (const wrong of ["text", new ArrayBuffer(9), new Uint16Array(9), [1, 2], null, undefined]) {
-    // deno-lint-ignore no-explicit-any
-    assertThrows(() => stream.put(wrong as any), TypeError, "no Uint8Array");
+    // @ts-expect-error no Uint8Array
+    assertThrows(() => stream.put(wrong), TypeError, "no Uint8Array");
   }
   stream.put(utf8(", after"), true);
   assertEquals(sent().map(({ plaintext }) => fromUtf8(plaintext)), ["before, after"]);
