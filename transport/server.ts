@@ -275,7 +275,13 @@ export class HtxServer implements AsyncDisposable {
    * Takes a duplex from elsewhere, such as an upgraded WebSocket, as if it had been accepted here. Settles when its
    * handshake is through; `undefined` where it failed or the server is full or stopping.
    */
-  async accept(duplex: Duplex): Promise<HtxConnection | undefined> {
+  accept(duplex: Duplex): Promise<HtxConnection | undefined> {
+    const accepted = this.#accept(duplex);
+    this.#track(accepted); // what a handshake has under way is over, too, when the server is finished
+    return accepted;
+  }
+
+  async #accept(duplex: Duplex): Promise<HtxConnection | undefined> {
     if (this.#stopping || this.#full) {
       endDuplex(duplex);
       return undefined;
@@ -359,7 +365,7 @@ export class HtxServer implements AsyncDisposable {
     for (;;) {
       const duplex = await acceptNext(listener, options);
       if (duplex === undefined) return;
-      this.#track(this.accept(duplex));
+      this.accept(duplex);
     }
   }
 

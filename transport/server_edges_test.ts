@@ -1,5 +1,5 @@
 import { assertEquals, assertRejects, assertThrows } from "@std/assert";
-import { HtxError } from "../core/mod.ts";
+import { type CryptoBackend, HtxError, selectCrypto } from "../core/mod.ts";
 import { connect, HtxClient } from "./client.ts";
 import { memoryDuplexPair } from "./memory.ts";
 import { serve } from "./serve.ts";
@@ -137,4 +137,41 @@ Deno.test("an onListen that throws leaves no server behind", async () => {
   };
   assertThrows(() => serveStreams(echo(), { listeners: [listener], onListen }), RangeError, "hook");
   await assertRejects(() => dialTcp({ port: port! }), HtxError);
+});
+
+Deno.test("a server is finished when the handshakes of duplexes that were handed to it are over, whatever they wait for", async () => {
+  const native = selectCrypto();
+  const asked = Promise.withResolvers<void>();
+  const gate = Promise.withResolvers<void>();
+  const crypto: CryptoBackend = {
+    name: native.name,
+    chacha20Poly1305: (key) => native.chacha20Poly1305(key),
+    sha256: (...parts) => native.sha256(...parts),
+    hmacSha256: (key, ...parts) => native.hmacSha256(key, ...parts),
+    hkdfSha256: (ikm, salt, info, length) => native.hkdfSha256(ikm, salt, info, length),
+    x25519: (privateKey) => native.x25519(privateKey),
+    mlKem768: (seed) => native.mlKem768(seed),
+    mlKem768Encapsulate: async (publicKey) => {
+      asked.resolve();
+      await gate.promise;
+      return await native.mlKem768Encapsulate(publicKey);
+    },
+    randomBytes: (length) => native.randomBytes(length),
+  };
+  const server = serveStreams(echo(), { listeners: [], crypto });
+  const client = new HtxClient(() => {
+    const [here, there] = memoryDuplexPair();
+    server.accept(there);
+    return Promise.resolve(here);
+  }, { remoteStatic: server.publicKey });
+  const connecting = assertRejects(() => client.connection(), HtxError);
+  await asked.promise;
+  let finished = false;
+  const stopped = server.shutdown({ graceMs: 0 }).then(() => finished = true);
+  await client.close();
+  await connecting;
+  for (let i = 0; i < 3; i++) await new Promise((resolve) => setTimeout(resolve, 0));
+  assertEquals(finished, false);
+  gate.resolve();
+  await stopped;
 });
