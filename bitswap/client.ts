@@ -9,8 +9,7 @@
  * @module
  */
 
-import { raced } from "./_abort.ts";
-import { deferred, HtxError, tell } from "./_core.ts";
+import { deferred, HtxError, raced, tell } from "./_core.ts";
 import {
   BlockNotFoundError,
   type Blockstore,

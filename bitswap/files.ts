@@ -12,11 +12,10 @@
  * @module
  */
 
-import { raced } from "./_abort.ts";
 import { fileSize, malformed, readNode, walkFile } from "./_unixfs.ts";
 import { BlockNotFoundError, type Blockstore, isNotFound } from "./blockstore.ts";
 import { type CID, joinBlock } from "./cid.ts";
-import { HtxError } from "./_core.ts";
+import { HtxError, raced } from "./_core.ts";
 
 /** What a file's bytes may come from. */
 export type FileContent =

@@ -1,5 +1,5 @@
 /**
- * `Promise.withResolvers`, which Node has since 22 and older browsers lack, and a wait that has an end.
+ * `Promise.withResolvers`, which Node has since 22 and older browsers lack, and waits that have an end.
  *
  * @module
  */
@@ -24,4 +24,15 @@ export async function within(promise: Promise<unknown>, ms: number): Promise<voi
   } finally {
     clearTimeout(timer);
   }
+}
+
+/** Settles as `promise` does, or rejects with the signal's reason when it aborts first: for what may know nothing of it. */
+export function raced<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  if (signal === undefined) return promise;
+  return new Promise<T>((resolve, reject) => {
+    if (signal.aborted) reject(signal.reason);
+    const onAbort = () => reject(signal.reason);
+    signal.addEventListener("abort", onAbort, { once: true });
+    promise.then(resolve, reject).finally(() => signal.removeEventListener("abort", onAbort));
+  });
 }

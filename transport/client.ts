@@ -4,6 +4,8 @@
  * @module
  */
 
+import { raced } from "../core/_deferred.ts";
+import { tell } from "../core/_tell.ts";
 import {
   ByteCollector,
   type Bytes,
@@ -20,8 +22,7 @@ import {
 } from "../core/mod.ts";
 import { checkInitiateOptions, KeyPair, type PreparedInitiator, prepareInitiator } from "../noise/mod.ts";
 import { endDuplex } from "./_end_duplex.ts";
-import { raced, racedDial } from "./_raced.ts";
-import { tell } from "../core/_tell.ts";
+import { racedDial } from "./_raced_dial.ts";
 import { type ControlStreamReceiver, receiveControl } from "./control.ts";
 import { trafficShape } from "./duplex.ts";
 import {

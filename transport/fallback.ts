@@ -14,7 +14,7 @@
 
 import { type Clock, type Duplex, HtxError, selectCrypto } from "../core/mod.ts";
 import { isPublicAddress } from "./_public_address.ts";
-import { racedDial } from "./_raced.ts";
+import { racedDial } from "./_raced_dial.ts";
 import { tell } from "../core/_tell.ts";
 import type { Dialer } from "./client.ts";
 import { dialTls } from "./tls.ts";

@@ -34,7 +34,7 @@ import {
   utf8,
 } from "../core/mod.ts";
 import { acceptNext } from "./_accept.ts";
-import { racedDial } from "./_raced.ts";
+import { racedDial } from "./_raced_dial.ts";
 import { tell } from "../core/_tell.ts";
 import type { StreamHandler } from "./server.ts";
 import { dialTcp, listenTcp, type TcpAddress } from "./tcp.ts";
