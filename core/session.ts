@@ -24,6 +24,7 @@ import {
   sameBytes,
   shortReason,
 } from "./close.ts";
+import { IdMap } from "./_id_map.ts";
 import { type Bytes, selectCrypto } from "./crypto.ts";
 import { CloseCode, type CloseCodeName, closeCodeName, HtxError } from "./errors.ts";
 import { type Frame, FrameBuffer, FrameType, MAX_PLAINTEXT_LENGTH } from "./frame.ts";
@@ -113,9 +114,10 @@ export class HtxSession {
   readonly #buffer: FrameBuffer = new FrameBuffer();
 
   // Streams.
-  readonly #streams: Map<number, SessionStream> = new Map();
-  /** Streams of this side's that have sent nothing yet, oldest first; they get their id with their first frame. */
-  readonly #unopened: Set<SessionStream> = new Set();
+  readonly #streams: IdMap<SessionStream> = new IdMap();
+  /** Streams of this side's that have sent nothing yet, by their age; they get their id with their first frame. */
+  readonly #unopened: IdMap<SessionStream> = new IdMap();
+  #created = 0;
   #nextLocalId: number;
   #highestPeerId = 0;
   #peerCount = 0;
@@ -611,7 +613,8 @@ export class HtxSession {
     if (this.#localCount >= this.limits.maxLocalStreams) return undefined;
     this.#localCount++;
     const stream = this.#createStream(this, 0);
-    this.#unopened.add(stream);
+    stream._age = ++this.#created;
+    this.#unopened.set(stream._age, stream);
     this.stats.streamsOpened++;
     this.stats.streams++;
     this.#timers.idleSince = undefined;
@@ -680,10 +683,7 @@ export class HtxSession {
   /** @internal */
   _provisionalId(stream: SessionStream): number {
     let id = this.#nextLocalId;
-    for (const other of this.#unopened) {
-      if (other === stream) return id;
-      id += 2;
-    }
+    for (const other of this.#unopened.values()) if (other._age < stream._age) id += 2;
     return id;
   }
 
@@ -693,7 +693,7 @@ export class HtxSession {
     if (stream._send.size > 0 ? stream._sendWindow <= 0 : !stream._endQueued) return;
     if (stream._id === 0) {
       // Ids are given in the order in which streams first speak, and the round keeps that order.
-      this.#unopened.delete(stream);
+      this.#unopened.delete(stream._age);
       stream._id = this.#nextLocalId;
       this.#nextLocalId += 2;
       this.#streams.set(stream._id, stream);
@@ -777,7 +777,7 @@ export class HtxSession {
   #finish(stream: SessionStream, error: HtxError | undefined): void {
     if (stream._finished) return;
     stream._finished = true;
-    if (stream._id === 0) this.#unopened.delete(stream);
+    if (stream._id === 0) this.#unopened.delete(stream._age);
     else this.#streams.delete(stream._id);
     this.#windows.ended(stream);
     if (stream._id === CONTROL_STREAM_ID) {
@@ -839,7 +839,9 @@ export class HtxSession {
     this.#padding = -1;
     if (!flush) this.#ready.length = this.#resets.length = 0;
     let why: HtxError | undefined; // most sessions end with no stream open, and an error costs as much as a frame
-    for (const stream of [...this.#streams.values(), ...this.#unopened]) {
+    const open = this.#streams.values().sort((a, b) => a._id - b._id);
+    const unopened = this.#unopened.values().sort((a, b) => a._age - b._age);
+    for (const stream of [...open, ...unopened]) {
       if (stream._finished) continue; // by a listener that was told of another one
       stream._flushing = flush && stream._ready;
       const fits = stream._endQueued && stream._send.size <= stream._sendWindow;

@@ -28,6 +28,7 @@ export class SessionStream {
   /** @internal */ readonly _receive: ReceiveQueue = new ReceiveQueue();
   /** @internal Credit left to send. */ _sendWindow = INITIAL_WINDOW;
   /** @internal Credit the peer has left. */ _receiveWindow = INITIAL_WINDOW;
+  /** @internal Its place among the streams that this side began. */ _age = 0;
   /** @internal Window that updates aim at. */ _target = INITIAL_WINDOW;
   /** @internal Read by the application, credit not yet returned. */ _consumed = 0;
   /** @internal */ _creditedAt = 0;

@@ -82,6 +82,8 @@ export class Exchange {
   waiting = true;
   upstream: Upstream | undefined;
   #stream: HtxStream | undefined;
+  /** Its place among those that run, from the gateway. */
+  _number = 0;
   #connection: HtxConnection | undefined;
   #dialing: AbortController | undefined;
   #wake: (() => void) | undefined;

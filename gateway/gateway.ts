@@ -9,6 +9,7 @@
 
 import { getLogger, type Logger } from "@logtape/logtape";
 import { within } from "../core/_deferred.ts";
+import { IdMap } from "../core/_id_map.ts";
 import type { HtxStream } from "../core/mod.ts";
 import { KeyPair } from "../noise/mod.ts";
 import type { HttpRequestHead } from "../transport/mod.ts";
@@ -141,7 +142,8 @@ export class Gateway implements AsyncDisposable {
   readonly metrics: GatewayMetrics = new GatewayMetrics();
 
   /** @internal */ readonly _pool: UpstreamPool;
-  /** @internal */ readonly _running: Set<Exchange> = new Set();
+  /** @internal */ readonly _running: IdMap<Exchange> = new IdMap();
+  #entered = 0;
   /** @internal */ _limits: ReturnType<typeof resolveGatewayLimits>;
   /** @internal */ readonly _tracing: Tracing = new Tracing("@betanet/htx/gateway");
   /** @internal */ readonly _log: Logger = getLogger(["htx", "gateway"]);
@@ -263,7 +265,7 @@ export class Gateway implements AsyncDisposable {
     this.#unobserve();
     clearTimeout(this.#sweeper);
     this.#sweeper = undefined;
-    for (const exchange of [...this._running]) exchange.giveUp("stopping");
+    for (const exchange of this._running.values()) exchange.giveUp("stopping");
     for (const cut of [...this.#held]) cut();
     // What was cut lets go of what it holds before the sessions below it end; whoever does not is left behind.
     await this.#quiet(CUT_GRACE_MS);
@@ -446,14 +448,15 @@ export class Gateway implements AsyncDisposable {
 
   /** @internal */
   _entered(exchange: Exchange): void {
-    this._running.add(exchange);
+    exchange._number = ++this.#entered;
+    this._running.set(exchange._number, exchange);
     this.metrics.active = this.#busy;
     if (this.#sweeper === undefined) this.#armSweep();
   }
 
   /** @internal */
   _left(exchange?: Exchange): void {
-    if (exchange !== undefined) this._running.delete(exchange);
+    if (exchange !== undefined) this._running.delete(exchange._number);
     this.metrics.active = this.#busy;
     if (this.#idle !== undefined && this.#busy === 0) this.#idle.resolve();
   }
@@ -468,10 +471,10 @@ export class Gateway implements AsyncDisposable {
     this._turn++;
     if (this._running.size === 0) return;
     const now = performance.now();
-    for (const exchange of this._running) exchange.look(now);
+    for (const exchange of this._running.values()) exchange.look(now);
     if (this._pool.several) {
       const waited = new Set<Upstream>();
-      for (const exchange of this._running) {
+      for (const exchange of this._running.values()) {
         if (exchange.waiting && exchange.upstream !== undefined) waited.add(exchange.upstream);
       }
       for (const upstream of waited) this._pool.watch(upstream);
@@ -482,7 +485,7 @@ export class Gateway implements AsyncDisposable {
   /** A path failed: what waits for its answer and can be sent again moves. */
   #abandon(upstream: Upstream): void {
     if (!this._pool.several) return;
-    for (const exchange of [...this._running]) {
+    for (const exchange of this._running.values()) {
       if (exchange.upstream === upstream && exchange.waiting && exchange.movable) exchange.giveUp("moved");
     }
   }
