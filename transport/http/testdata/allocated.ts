@@ -9,8 +9,6 @@ import { measure } from "../../../core/testdata/allocated.ts";
 import { countedPair } from "../../../core/testdata/counted.ts";
 import { fetchOverStream, serveHttpStream } from "../mod.ts";
 
-export { V8_OF_RECORD } from "../../../core/testdata/allocated.ts";
-
 /** Bytes for each. */
 export interface HttpAllocations {
   /** A GET with an answer of 16 bytes. */
