@@ -12,9 +12,10 @@ import { getLogger } from "@logtape/logtape";
 import { tell } from "../../core/_tell.ts";
 import { type Bytes, type DuplexAddr, HtxError, utf8 } from "../../core/mod.ts";
 import { hasStaticBody } from "./_static_body.ts";
+import { streamRequest } from "./_stream_request.ts";
 import { timerDelay } from "./_timer_delay.ts";
 import { HttpBody } from "./body.ts";
-import { fieldsOf, headersOf, isOwn, trailerFields } from "./client.ts";
+import { fieldsOf, headersOf, trailerFields } from "./client.ts";
 import { HttpMessageDecoder } from "./decode.ts";
 import { encodeHttpResponse } from "./encode.ts";
 import {
@@ -425,7 +426,7 @@ function fetchExchange(
   let request: Request;
   try {
     // `Request` knows no CONNECT: as in HTTP/1.1, a WebSocket is asked for with GET.
-    request = new StreamRequest(connect ? { ...received, method: "GET" } : received, stream);
+    request = streamRequest(connect ? { ...received, method: "GET" } : received, stream);
   } catch {
     return plain(400); // The authority is no host that a URL can have.
   }
@@ -473,76 +474,6 @@ function toParts(response: Response, info: FetchInfo): HttpResponseParts | Promi
   return hasStaticBody(response)
     ? response.bytes().then((body) => ({ ...head, body }))
     : { ...head, body: response.body };
-}
-
-/**
- * The request as a handler sees it. Its signal is the stream's own: making one that depends on it, as the
- * constructor does, costs as much as everything else about a small request.
- */
-class StreamRequest extends Request {
-  readonly #stream: HttpStream;
-  /** Content that is still to come, behind the stream that `body` is. */
-  readonly #received: HttpBody | undefined;
-  #collected = false;
-
-  constructor(received: HttpRequest, stream: HttpStream) {
-    const { method, scheme, authority, path, fields, body } = received;
-    const init: RequestInit & { duplex?: "half" } = { method, redirect: "manual" };
-    let streamed: HttpBody | undefined;
-    // fetch has no GET or HEAD with content: it stays unread, as in `Deno.serve`.
-    if (method !== "GET" && method !== "HEAD") {
-      const { complete } = body;
-      if (complete === undefined) {
-        streamed = body;
-        init.body = body.stream();
-        init.duplex = "half";
-      } else if (complete.length > 0) {
-        init.body = isOwn(complete) ? complete : new Uint8Array(complete);
-      }
-    }
-    super(`${scheme}://${authority}${path === "*" ? "/*" : path}`, init);
-    const { headers } = this;
-    for (const [name, value] of fields) headers.append(name, value);
-    this.#stream = stream;
-    this.#received = streamed;
-  }
-
-  override get signal(): AbortSignal {
-    return this.#stream.signal;
-  }
-
-  override get bodyUsed(): boolean {
-    return this.#collected || super.bodyUsed;
-  }
-
-  override arrayBuffer(): Promise<ArrayBuffer> {
-    return this.#collect()?.then(({ buffer }) => buffer) ?? super.arrayBuffer();
-  }
-
-  override bytes(): Promise<Uint8Array<ArrayBuffer>> {
-    return this.#collect() ?? super.bytes();
-  }
-
-  override text(): Promise<string> {
-    return this.#collect()?.then((bytes) => new TextDecoder().decode(bytes)) ?? super.text();
-  }
-
-  override json(): Promise<unknown> {
-    return this.#collect()?.then((bytes) => JSON.parse(new TextDecoder().decode(bytes))) ?? super.json();
-  }
-
-  override clone(): Request {
-    return new Request(super.clone(), { signal: this.signal });
-  }
-
-  /** The content without the hops of its stream, where that is nobody's yet; it is used then, as any other's. */
-  #collect(): Promise<Bytes> | undefined {
-    const received = this.#received;
-    if (received === undefined || this.bodyUsed || received.stream().locked) return undefined;
-    this.#collected = true;
-    received.stream().getReader();
-    return received.bytes();
-  }
 }
 
 class FetchInfo implements HttpRequestInfo {
