@@ -10,7 +10,9 @@
  */
 
 /** Slots of an empty table. A power of two, as all sizes are. */
-const LEAST = 8;
+const LEAST = 16;
+/** Slots that a table keeps once it has them: what was busy is likely to be busy again. */
+const KEPT = 1024;
 
 /** A map whose keys are non-negative integers: open addressing, linear probing, no tombstones. */
 export class IdMap<T extends object> {
@@ -61,7 +63,7 @@ export class IdMap<T extends object> {
       values[at] = undefined;
       hole = at;
     }
-    if (values.length > LEAST && 8 * this.#size < values.length) this.#resize(values.length / 2);
+    if (values.length > KEPT && 8 * this.#size < values.length) this.#resize(values.length / 2);
     return true;
   }
 
