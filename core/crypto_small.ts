@@ -1,17 +1,17 @@
 /**
- * A cheaper route for small frames. A call of `node:crypto` costs some 5 µs whatever its size; libsodium compiled to
- * WebAssembly seals 64 bytes in less than 1 µs, and loses past a kilobyte or two. So the backend that is chosen by
- * itself takes libsodium for small frames once somebody loaded it (`loadSodium` of `core/sodium.ts`, which carriers
- * with sockets call), and the larger ones stay where they are.
+ * A cheaper route for small frames and for the keys of a handshake. A call of `node:crypto` costs some 5 µs whatever its
+ * size; libsodium compiled to WebAssembly seals 64 bytes in less than 1 µs, and loses past a kilobyte or two. So the
+ * backend that is chosen by itself takes libsodium for what is small once somebody loaded it (`loadSodium` of
+ * `core/sodium.ts`, which carriers with sockets call), and the rest stays where it is.
  *
  * @module
  */
 
 import type { Aead, Bytes, CryptoBackend, DhPrivateKey, Encapsulation, KemPrivateKey } from "./crypto.ts";
-import { KEY_LENGTH, requireBytes, TAG_LENGTH } from "./crypto_limits.ts";
+import { KEY_LENGTH, requireBytes, requireHkdfLength, TAG_LENGTH } from "./crypto_limits.ts";
 
-/** ChaCha20-Poly1305 on short inputs; the key comes with each call and nothing of it is kept. */
-export interface SmallCipher {
+/** ChaCha20-Poly1305 and HKDF-SHA-256 on short inputs; the key comes with each call and nothing of it is kept. */
+export interface SmallCrypto {
   /** The longest plaintext it is worth its while for, in bytes. */
   readonly maxLength: number;
   /** As {@linkcode Aead.seal}. */
@@ -25,24 +25,29 @@ export interface SmallCipher {
   ): void;
   /** As {@linkcode Aead.open}. */
   open(key: Bytes, nonce: Uint8Array, aad: Uint8Array, sealed: Uint8Array): Bytes | undefined;
+  /** As {@linkcode CryptoBackend.hkdfSha256}, with inputs of at most {@linkcode MAX_SMALL_HKDF} bytes and no longer output. */
+  hkdfSha256(ikm: Uint8Array, salt: Uint8Array, info: Uint8Array, length: number): Bytes;
 }
 
-/** The longest additional data that a {@linkcode SmallCipher} takes: a frame's header has 12 bytes. */
+/** The longest additional data that a {@linkcode SmallCrypto} takes: a frame's header has 12 bytes. */
 export const MAX_SMALL_AAD = 32;
 
-let small: SmallCipher | undefined;
+/** The longest input and output of {@linkcode SmallCrypto.hkdfSha256}: two keys of 32 bytes. */
+export const MAX_SMALL_HKDF = 64;
 
-/** Gives every {@linkcode SplitCrypto} the cipher, those that have keys already too. */
-export function useSmallCipher(cipher: SmallCipher): void {
-  small = cipher;
+let small: SmallCrypto | undefined;
+
+/** Gives it to every {@linkcode SplitCrypto}, those that have keys already too. */
+export function useSmallCrypto(crypto: SmallCrypto): void {
+  small = crypto;
 }
 
 /** Whether there is one. */
-export function hasSmallCipher(): boolean {
+export function hasSmallCrypto(): boolean {
   return small !== undefined;
 }
 
-/** A backend whose ciphers go by the size of the frame. */
+/** A backend that goes by the size of the frame. */
 export class SplitCrypto implements CryptoBackend {
   /** The name of the backend behind it. */
   readonly name: CryptoBackend["name"];
@@ -72,7 +77,12 @@ export class SplitCrypto implements CryptoBackend {
 
   /** @inheritdoc */
   hkdfSha256(ikm: Uint8Array, salt: Uint8Array, info: Uint8Array, length: number): Bytes {
-    return this.#backend.hkdfSha256(ikm, salt, info, length);
+    requireHkdfLength(length);
+    if (
+      small === undefined || small.maxLength < 0 ||
+      Math.max(ikm.length, salt.length, info.length, length) > MAX_SMALL_HKDF
+    ) return this.#backend.hkdfSha256(ikm, salt, info, length);
+    return small.hkdfSha256(ikm, salt, info, length);
   }
 
   /** @inheritdoc */

@@ -1,5 +1,5 @@
 /**
- * libsodium, compiled to WebAssembly, as the cipher of small frames. In a module of its own so that a bundle for
+ * libsodium, compiled to WebAssembly, for small frames and short keys. In a module of its own so that a bundle for
  * browsers carries it only when asked to: it is some 300 KB.
  *
  * @module
@@ -10,11 +10,12 @@ import { answersKnown } from "./crypto_kat.ts";
 import { TAG_LENGTH } from "./crypto_limits.ts";
 import { NobleCrypto } from "./crypto_noble.ts";
 import {
-  hasSmallCipher,
+  hasSmallCrypto,
   MAX_SMALL_AAD,
-  type SmallCipher,
+  MAX_SMALL_HKDF,
+  type SmallCrypto,
   SplitCrypto,
-  useSmallCipher,
+  useSmallCrypto,
 } from "./crypto_small.ts";
 
 /** Where `node:crypto` catches up, in bytes of plaintext (measured: see the benchmarks). */
@@ -23,7 +24,7 @@ const MAX_LENGTH = 1024;
 let loading: Promise<boolean> | undefined;
 
 /**
- * Loads libsodium for small frames, once; `false` where this runtime cannot, which costs speed and nothing else. It
+ * Loads libsodium for small frames and short keys, once; `false` where this runtime cannot, which costs speed and nothing else. It
  * is trusted after the known-answer test of all backends. TCP, TLS and QUIC carriers call this by themselves.
  *
  * @example
@@ -44,10 +45,10 @@ async function load(): Promise<boolean> {
     if (typeof create !== "function") return false;
     const sodium: unknown = await create();
     if (!isSodium(sodium)) return false;
-    const cipher = new SodiumCipher(sodium);
-    useSmallCipher(cipher);
+    const cipher = new SodiumCrypto(sodium);
+    useSmallCrypto(cipher);
     // Through the same wrapper that will use it. A wrong answer takes the cipher out of use for good.
-    if (answersKnown(new SplitCrypto(new NobleCrypto()))) return hasSmallCipher();
+    if (answersKnown(new SplitCrypto(new NobleCrypto()))) return hasSmallCrypto();
     cipher.maxLength = -1;
     return false;
   } catch {
@@ -83,25 +84,38 @@ type Open = (
   key: number,
 ) => number;
 
-/** What is used of the raw module: its memory, and two functions on addresses in it. */
+type Extract = (prk: number, salt: number, saltLength: number, ikm: number, ikmLength: number) => number;
+
+type Expand = (out: number, outLength: number, info: number, infoLength: number, prk: number) => number;
+
+/** What is used of the raw module: its memory, and functions on addresses in it. */
 interface Sodium {
   readonly HEAPU8: Uint8Array;
   readonly _malloc: (length: number) => number;
   readonly _crypto_aead_chacha20poly1305_ietf_encrypt: Seal;
   readonly _crypto_aead_chacha20poly1305_ietf_decrypt: Open;
+  readonly _crypto_kdf_hkdf_sha256_extract: Extract;
+  readonly _crypto_kdf_hkdf_sha256_expand: Expand;
 }
+
+const FUNCTIONS = [
+  "_malloc",
+  "_crypto_aead_chacha20poly1305_ietf_encrypt",
+  "_crypto_aead_chacha20poly1305_ietf_decrypt",
+  "_crypto_kdf_hkdf_sha256_extract",
+  "_crypto_kdf_hkdf_sha256_expand",
+];
 
 function isSodium(value: unknown): value is Sodium {
   return property(value, "HEAPU8") instanceof Uint8Array &&
-    ["_malloc", "_crypto_aead_chacha20poly1305_ietf_encrypt", "_crypto_aead_chacha20poly1305_ietf_decrypt"]
-      .every((name) => typeof property(value, name) === "function");
+    FUNCTIONS.every((name) => typeof property(value, name) === "function");
 }
 
 function property(value: unknown, name: string): unknown {
   return typeof value === "object" && value !== null && name in value ? Reflect.get(value, name) : undefined;
 }
 
-class SodiumCipher implements SmallCipher {
+class SodiumCrypto implements SmallCrypto {
   maxLength = MAX_LENGTH;
   readonly #sodium: Sodium;
   readonly #key: number;
@@ -170,6 +184,24 @@ class SodiumCipher implements SmallCipher {
     const plaintext = result === 0 ? new Uint8Array(heap.subarray(this.#out, this.#out + length)) : undefined;
     this.#wipe(heap, this.#out, length);
     return plaintext;
+  }
+
+  hkdfSha256(ikm: Uint8Array, salt: Uint8Array, info: Uint8Array, length: number): Bytes {
+    const sodium = this.#sodium;
+    const heap = sodium.HEAPU8;
+    const prk = this.#key;
+    const ikmAt = this.#in;
+    const saltAt = ikmAt + MAX_SMALL_HKDF;
+    const infoAt = saltAt + MAX_SMALL_HKDF;
+    const out = infoAt + MAX_SMALL_HKDF;
+    heap.set(ikm, ikmAt);
+    heap.set(salt, saltAt);
+    heap.set(info, infoAt);
+    sodium._crypto_kdf_hkdf_sha256_extract(prk, saltAt, salt.length, ikmAt, ikm.length);
+    sodium._crypto_kdf_hkdf_sha256_expand(out, length, infoAt, info.length, prk);
+    const okm = new Uint8Array(heap.subarray(out, out + length));
+    this.#wipe(heap, this.#in, 4 * MAX_SMALL_HKDF);
+    return okm;
   }
 
   #set(heap: Uint8Array, key: Bytes, nonce: Uint8Array, aad: Uint8Array, input: Uint8Array): void {

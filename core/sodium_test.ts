@@ -1,4 +1,4 @@
-import { assert, assertEquals } from "@std/assert";
+import { assert, assertEquals, assertThrows } from "@std/assert";
 import fc from "fast-check";
 import { selectCrypto } from "./crypto.ts";
 import { loadSodium } from "./sodium.ts";
@@ -36,6 +36,30 @@ Deno.test("loadSodium() brings a cipher that agrees with the portable one around
     ),
     { numRuns: 500 },
   );
+});
+
+Deno.test("loadSodium() brings a key derivation that agrees with the portable one around every bound", async () => {
+  assert(await loadSodium());
+  const noble = selectCrypto("noble");
+  const auto = selectCrypto();
+  const size = fc.oneof(fc.constantFrom(0, 1, 31, 32, 33, 63, 64, 65, 128, 200), fc.nat(70));
+  fc.assert(
+    fc.property(size, size, size, size, (ikmLength, saltLength, infoLength, length) => {
+      const [ikm, salt, info] = [ikmLength, saltLength, infoLength].map((size) => auto.randomBytes(size)) as [
+        Uint8Array,
+        Uint8Array,
+        Uint8Array,
+      ];
+      assertEquals(auto.hkdfSha256(ikm, salt, info, length), noble.hkdfSha256(ikm, salt, info, length));
+    }),
+    { numRuns: 500 },
+  );
+  for (const length of [-1, 1.5, 8161, NaN]) {
+    assertThrows(
+      () => auto.hkdfSha256(new Uint8Array(1), new Uint8Array(1), new Uint8Array(1), length),
+      RangeError,
+    );
+  }
 });
 
 Deno.test("a cipher that was wiped is of no use, whichever route it would take", async () => {

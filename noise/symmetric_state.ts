@@ -11,6 +11,9 @@ import { CipherState } from "./cipher_state.ts";
 const HASH_LENGTH = 32;
 const EMPTY = /* @__PURE__ */ new Uint8Array(0);
 
+/** The hashes of protocol names that are longer than a hash; there are as many as patterns. */
+const hashedNames = /* @__PURE__ */ new Map<string, Bytes>();
+
 /** The two keys of Noise Split(). */
 export interface SplitKeys {
   /** Key of the initiator's transport messages, 32 bytes. */
@@ -29,13 +32,7 @@ export class SymmetricState {
   /** Noise InitializeSymmetric(protocol_name). */
   constructor(protocol: string, crypto: CryptoBackend) {
     this.#crypto = crypto;
-    const name = utf8(protocol);
-    if (name.length <= HASH_LENGTH) {
-      this.#hash = new Uint8Array(HASH_LENGTH);
-      this.#hash.set(name);
-    } else {
-      this.#hash = crypto.sha256(name);
-    }
+    this.#hash = new Uint8Array(hashOfName(protocol, crypto));
     this.#chainingKey = new Uint8Array(this.#hash);
   }
 
@@ -100,4 +97,16 @@ export class SymmetricState {
     out.fill(0);
     return halves;
   }
+}
+
+/** Noise §5.2: the name itself with zeros behind it, or its hash where it is longer. */
+function hashOfName(protocol: string, crypto: CryptoBackend): Bytes {
+  let hash = hashedNames.get(protocol);
+  if (hash === undefined) {
+    const name = utf8(protocol);
+    hash = name.length > HASH_LENGTH ? crypto.sha256(name) : new Uint8Array(HASH_LENGTH);
+    if (name.length <= HASH_LENGTH) hash.set(name);
+    hashedNames.set(protocol, hash);
+  }
+  return hash;
 }
