@@ -17,8 +17,11 @@ export function longRun(): boolean {
     Deno.env.get("HTX_LONG") === "1";
 }
 
+import { identity } from "multiformats/hashes/identity";
+import { CID as MultiformatsCid } from "multiformats/cid";
 import type { BitswapPeer, BitswapStream } from "./peer.ts";
 import { HtxError } from "./_core.ts";
+import { type CID, RAW_CODEC } from "./cid.ts";
 import type { Blockstore, MemoryBlockstore } from "./blockstore.ts";
 import { BitswapServer } from "./server.ts";
 
@@ -115,6 +118,11 @@ export function testBlocks(count: number, length: number, seed = 0): Uint8Array[
     new DataView(block.buffer).setUint32(0, i);
     return block;
   });
+}
+
+/** The CID that holds the block itself. */
+export function identityCid(block: Uint8Array, codec: number = RAW_CODEC): CID {
+  return MultiformatsCid.createV1(codec, identity.digest(block));
 }
 
 /** {@linkcode memoryPeer} of a server, which knows the other side as `client`. */

@@ -29,6 +29,8 @@ export const DAG_PB_CODEC = 0x70;
 export const SHA2_256_CODE = 0x12;
 /** Multihash code of the identity "hash", whose digest is the content. */
 export const IDENTITY_CODE = 0x00;
+/** Bytes that an identity CID may hold (IPIP-512): others take no more either. */
+export const MAX_IDENTITY_LENGTH = 128;
 /** Bytes of a sha2-256 digest. */
 export const SHA2_256_LENGTH = 32;
 /** Bytes of a sha2-256 multihash: code, length, digest. */
@@ -202,6 +204,26 @@ export function isTrustedCid(cid: CID): boolean {
 /** Whether the bytes are the block that the CID names (e-35). False for every hash that is not trusted. */
 export function matchesCid(cid: CID, data: BlockData): boolean {
   return isTrustedCid(cid) && timingSafeEqual(sha256Of(data), cid.multihash.digest);
+}
+
+/**
+ * A copy of the block that the CID itself holds (`ipfs add --inline` makes such CIDs of small blocks), `undefined` for a
+ * CID that names its block by a hash. Whoever loads blocks to read them calls this first: a block that is here already is
+ * asked of no store and of no peer. In stores and in the exchange (HTX 1.1 §7) identity CIDs name nothing.
+ *
+ * @throws {HtxError} `LIMIT_EXCEEDED`, field `cid`, when it holds more than {@linkcode MAX_IDENTITY_LENGTH} bytes
+ */
+export function inlineBlock({ multihash: { code, digest } }: CID): Uint8Array | undefined {
+  if (code !== IDENTITY_CODE) return undefined;
+  if (digest.length > MAX_IDENTITY_LENGTH) {
+    throw new HtxError(
+      "LIMIT_EXCEEDED",
+      `Cannot take the block of a CID: its identity digest is ${digest.length} bytes, limit is ${MAX_IDENTITY_LENGTH}`,
+      { field: "cid" },
+    );
+  }
+  // Of a link the digest is a view of the block around it, a store's own perhaps.
+  return digest.slice();
 }
 
 /** Total length of a block's pieces. */

@@ -7,6 +7,7 @@ import {
   blockKey,
   cidOf,
   digestKey,
+  inlineBlock,
   isTrustedCid,
   joinBlock,
   matchesCid,
@@ -165,6 +166,26 @@ Deno.test("e-35 matchesCid() is false for a changed, truncated, empty or foreign
   assert(!matchesCid(cid, new Uint8Array()));
   assert(!matchesCid(cid, HELLO.map((byte, i) => i === 4 ? byte ^ 1 : byte)));
   assert(matchesCid(cidOf(new Uint8Array()), new Uint8Array()));
+});
+
+/** Test fixtures of IPIP-512 (https://specs.ipfs.tech/ipips/ipip-0512/): 128 times "B", 129 times "A". CC0. */
+const LONGEST_IDENTITY =
+  "bafkqbaabijbeeqscijbeeqscijbeeqscijbeeqscijbeeqscijbeeqscijbeeqscijbeeqscijbeeqscijbeeqscijbeeqscijbeeqscijbeeqscijbeeqscijbeeqscijbeeqscijbeeqscijbeeqscijbeeqscijbeeqscijbeeqscijbeeqscijbeeqscijbeeqscijbeeqscijbee";
+const TOO_LONG_IDENTITY =
+  "bafkqbaibifaucqkbifaucqkbifaucqkbifaucqkbifaucqkbifaucqkbifaucqkbifaucqkbifaucqkbifaucqkbifaucqkbifaucqkbifaucqkbifaucqkbifaucqkbifaucqkbifaucqkbifaucqkbifaucqkbifaucqkbifaucqkbifaucqkbifaucqkbifaucqkbifaucqkbifaucqi";
+
+Deno.test("inlineBlock() gives what an identity CID holds, up to 128 bytes, and nothing for a hash", () => {
+  assertEquals(inlineBlock(parseCid("bafkqaaa")), new Uint8Array());
+  assertEquals(inlineBlock(parseCid(LONGEST_IDENTITY)), new Uint8Array(128).fill(0x42));
+  const error = assertThrows(() => inlineBlock(parseCid(TOO_LONG_IDENTITY)), HtxError);
+  assertEquals([error.code, error.field], ["LIMIT_EXCEEDED", "cid"]);
+  assertEquals(inlineBlock(cidOf(new Uint8Array(5))), undefined);
+});
+
+Deno.test("inlineBlock() gives a copy: whoever changes it changes no CID", () => {
+  const cid = parseCid(LONGEST_IDENTITY);
+  inlineBlock(cid)!.fill(0);
+  assertEquals(inlineBlock(cid), new Uint8Array(128).fill(0x42));
 });
 
 Deno.test("parseCid() gives a CID or a MALFORMED error on any input, and what parses prints the same", () => {

@@ -24,6 +24,7 @@ import {
   type CID,
   cidOf,
   digestKey,
+  inlineBlock,
   isTrustedCid,
   joinBlock,
   RAW_CODEC,
@@ -105,7 +106,7 @@ export interface BlockProgress {
   readonly cid: CID;
   /** Its length in bytes. */
   readonly length: number;
-  /** The peer it came from; `undefined` when it was in the store. */
+  /** The peer it came from; `undefined` when it was in the store, or in the CID. */
   readonly peer: string | undefined;
   /** Blocks that this call has got so far. */
   readonly blocks: number;
@@ -230,7 +231,8 @@ interface Slot {
  *
  * Peers are asked for what they have, the quickest for most; a peer that sends wrong blocks or nothing at all is
  * dropped and its wants are asked elsewhere; a peer whose connection breaks is dialled again, and the fetch goes on
- * where it stood. A client with a `blockstore` never fetches what is in it.
+ * where it stood. A client with a `blockstore` never fetches what is in it. What an identity CID holds is taken from
+ * there, up to 128 bytes: it is neither asked for nor stored.
  *
  * @example
  * ```ts no-assert
@@ -362,7 +364,8 @@ export class BitswapClient implements AsyncDisposable {
    * @throws {RangeError} when `priority` is no signed integer of 32 bits
    * @throws {BlockNotFoundError} when none of the peers has it
    * @throws {HtxError} `CONNECT_FAILED` when no peer can be reached, `UNSUPPORTED` when the CID's hash is not
-   * sha2-256, `STORE_FAILED` when the store does not take the block
+   * sha2-256, `LIMIT_EXCEEDED` when it is an identity CID of more than 128 bytes, `STORE_FAILED` when the store does not
+   * take the block
    */
   async get(cid: CID, options: GetOptions = {}): Promise<Uint8Array> {
     const { pieces, bytes } = await this.getBlock(cid, options);
@@ -376,11 +379,13 @@ export class BitswapClient implements AsyncDisposable {
     requirePriority(priority);
     this.#requireOpen();
     signal?.throwIfAborted();
-    requireTrusted(cid);
     const report = (block: Block, peer: string | undefined): Block => {
       onProgress?.({ cid, length: block.length, peer, blocks: 1, bytes: block.length });
       return block;
     };
+    const inline = inlineBlock(cid);
+    if (inline !== undefined) return report(new Block(cid, [inline]), undefined);
+    requireTrusted(cid);
     // Not every store looks at signals.
     const local = await raced(this.#local(cid, signal), signal);
     if (local !== undefined) return report(local, undefined);
@@ -503,6 +508,11 @@ export class BitswapClient implements AsyncDisposable {
           if (last) {
             done = true;
             break;
+          }
+          const inline = inlineBlock(value);
+          if (inline !== undefined) {
+            if (!left) deliver(new Block(value, [inline]), undefined);
+            continue;
           }
           requireTrusted(value);
           if (this.blockstore === undefined) want(value);

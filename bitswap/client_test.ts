@@ -12,7 +12,7 @@ import {
 } from "./message.ts";
 import { type BitswapPeer, type BitswapStream, connectionPeer, readProtocol } from "./peer.ts";
 import { BitswapServer } from "./server.ts";
-import { longRun, memoryPeer, peerOf, serverWith, streamPair, testBlocks } from "./_testing.ts";
+import { identityCid, longRun, memoryPeer, peerOf, serverWith, streamPair, testBlocks } from "./_testing.ts";
 
 const HELLO = utf8("hello");
 const HELLO_CID = cidOf(HELLO);
@@ -78,6 +78,52 @@ Deno.test("e-35 an empty block is got as an empty block, an absent one as an err
   assertEquals(await client.get(cidOf(new Uint8Array())), new Uint8Array());
   const error = await assertRejects(() => client.get(HELLO_CID), BlockNotFoundError);
   assertEquals([error.name, error.cids.map(String)], ["NotFoundError", [HELLO_CID.toString()]]);
+});
+
+Deno.test("get() and getMany() take an identity CID's block from the CID: nobody is asked, nothing is stored", async () => {
+  const peer = memoryPeer("a", () => {
+    throw new Error("asked");
+  });
+  for (const blockstore of [undefined, new MemoryBlockstore()]) {
+    await using client = new BitswapClient({ peers: [peer], ...(blockstore && { blockstore }) });
+    const longest = new Uint8Array(128).fill(7);
+    const cids = [HELLO, new Uint8Array(), longest].map((block) => identityCid(block));
+    const progress: (number | string | undefined)[][] = [];
+    const onProgress = ({ length, peer, blocks, bytes }: BlockProgress): unknown =>
+      progress.push([length, peer, blocks, bytes]);
+    const got = await client.get(cids[0]!, { onProgress });
+    assertEquals(got, HELLO);
+    got.fill(0);
+    assertEquals(await client.get(cids[0]!), HELLO);
+    assertEquals(progress.splice(0), [[5, undefined, 1, 5]]);
+    const blocks = await Array.fromAsync(client.getMany(cids, { onProgress }), ({ bytes }) => bytes);
+    assertEquals(blocks, [HELLO, new Uint8Array(), longest]);
+    assertEquals(progress, [[5, undefined, 1, 5], [0, undefined, 2, 5], [128, undefined, 3, 133]]);
+    const tooLong = identityCid(new Uint8Array(129));
+    assertEquals((await assertRejects(() => client.get(tooLong), HtxError)).code, "LIMIT_EXCEEDED");
+    const many = Array.fromAsync(client.getMany([tooLong]));
+    assertEquals((await assertRejects(() => many, HtxError)).code, "LIMIT_EXCEEDED");
+    assertEquals(blockstore?.size ?? 0, 0);
+  }
+});
+
+Deno.test("getMany() gives more inlined blocks than it has room for at once, and no more of them than are read", async () => {
+  await using client = new BitswapClient();
+  const cids = Array.from({ length: 1000 }, (_, i) => identityCid(new Uint8Array([i >> 8, i])));
+  let taken = 0;
+  function* source(): Generator<CID> {
+    for (const cid of cids) {
+      taken++;
+      yield cid;
+    }
+  }
+  let got = 0;
+  for await (const { cid } of client.getMany(source())) {
+    assertEquals(cid.toString(), cids[got]!.toString());
+    got++;
+    assert(taken <= got + 64, `${taken} taken, ${got} got`);
+  }
+  assertEquals(got, 1000);
 });
 
 Deno.test("getMany() gives all blocks of three servers, each once, with progress", async () => {

@@ -14,7 +14,7 @@
 
 import { fileSize, malformed, readNode, walkFile } from "./_unixfs.ts";
 import { BlockNotFoundError, type Blockstore, isNotFound } from "./blockstore.ts";
-import { type CID, joinBlock } from "./cid.ts";
+import { type CID, inlineBlock, joinBlock } from "./cid.ts";
 import { HtxError, raced } from "./_core.ts";
 
 /** What a file's bytes may come from. */
@@ -224,10 +224,12 @@ export interface CatFileOptions {
 export const DEFAULT_CAT_READ_AHEAD = 32;
 
 /**
- * The bytes of a file, in order. With a client as the reader, blocks are fetched as they are needed.
+ * The bytes of a file, in order. With a client as the reader, blocks are fetched as they are needed; those that stand in
+ * identity CIDs are taken from there.
  *
  * @throws {BlockNotFoundError} when a block of the file, or the path, cannot be found
- * @throws {HtxError} `MALFORMED`, field `file`, when the root is a directory or no file at all
+ * @throws {HtxError} `MALFORMED`, field `file`, when the root is a directory or no file at all; `LIMIT_EXCEEDED`, field
+ * `cid`, when an identity CID holds more than 128 bytes
  */
 export async function* catFile(
   blocks: BlockReader,
@@ -275,7 +277,8 @@ export interface FileStat {
  * What a CID is, and how long, from its root block alone.
  *
  * @throws {BlockNotFoundError} when the root, or the path, cannot be found
- * @throws {HtxError} `MALFORMED`, field `file`, when it is nothing of UnixFS
+ * @throws {HtxError} `MALFORMED`, field `file`, when it is nothing of UnixFS; `LIMIT_EXCEEDED`, field `cid`, when an
+ * identity CID holds more than 128 bytes
  */
 export async function statFile(
   blocks: BlockReader,
@@ -303,6 +306,8 @@ async function readBlock(
   cid: CID,
   signal: AbortSignal | undefined,
 ): Promise<Uint8Array> {
+  const inline = inlineBlock(cid);
+  if (inline !== undefined) return inline;
   const source = blocks.get(cid, signal === undefined ? {} : { signal });
   if (source instanceof Promise) return await source;
   const pieces: Uint8Array[] = [];

@@ -14,7 +14,7 @@ import {
   statFile,
 } from "./files.ts";
 import { BitswapServer } from "./server.ts";
-import { longRun, memoryPeer, testBlocks } from "./_testing.ts";
+import { identityCid, longRun, memoryPeer, testBlocks } from "./_testing.ts";
 
 async function rootOf(content: FileContent, options: AddFileOptions = {}): Promise<string> {
   return (await addFile(new VerifiedBlockstore(), content, options)).cid.toString();
@@ -167,14 +167,103 @@ Deno.test("catFile() reads no further ahead than it is told, and stops when its 
   }
 });
 
+/** A file node over parts of these sizes. */
+function fileNode(parts: readonly [cid: CID, size: number][]): Uint8Array {
+  const data = new BinaryWriter().tag(1, WireType.Varint).int32(2);
+  for (const [, size] of parts) data.tag(4, WireType.Varint).uint64(size);
+  const Links = parts.map(([Hash]) => ({ Hash, Name: "", Tsize: 1 }));
+  return encode({ Data: data.finish(), Links });
+}
+
+/** A file of one wrapped chunk. */
+function wrapped(chunk: Uint8Array): Uint8Array {
+  const data = new BinaryWriter().tag(1, WireType.Varint).int32(2).tag(2, WireType.LengthDelimited).bytes(
+    chunk,
+  );
+  return encode({ Data: data.tag(3, WireType.Varint).uint64(chunk.length).finish(), Links: [] });
+}
+
+/** What `ipfs add --inline` makes: small blocks, wrapped or not, stand in the links to them. */
+async function inlinedFile(store: VerifiedBlockstore): Promise<{ root: CID; stored: CID }> {
+  const stored = await store.add(utf8("stored, "));
+  const root = fileNode([
+    [identityCid(utf8("raw, ")), 5],
+    [stored, 8],
+    [identityCid(wrapped(utf8("wrapped, ")), DAG_PB_CODEC), 9],
+    [identityCid(utf8("raw, ")), 5],
+  ]);
+  return { root: await store.add(root, { codec: DAG_PB_CODEC }), stored };
+}
+
+Deno.test("catFile() takes inlined blocks from their CIDs, and asks nobody for them", async () => {
+  const store = new VerifiedBlockstore();
+  const { root, stored } = await inlinedFile(store);
+  const asked: string[] = [];
+  const noting: BlockReader = {
+    get(cid, options) {
+      asked.push(cid.toString());
+      return store.get(cid, options);
+    },
+  };
+  assertEquals(await cat(noting, root), utf8("raw, stored, wrapped, raw, "));
+  assertEquals(asked, [root, stored].map(String));
+  assertEquals(await cat(noting, root, { offset: 15, length: 8 }), utf8("apped, r"));
+
+  asked.length = 0;
+  const file = identityCid(wrapped(utf8("small")), DAG_PB_CODEC);
+  const directory = identityCid(
+    encode({ Data: new Uint8Array([8, 1]), Links: [{ Name: "a", Hash: file, Tsize: 5 }] }),
+    DAG_PB_CODEC,
+  );
+  assertEquals(await cat(noting, file), utf8("small"));
+  assertEquals(await cat(noting, identityCid(new Uint8Array())), new Uint8Array());
+  assertEquals(await cat(noting, directory, { path: "a" }), utf8("small"));
+  const { type, size } = await statFile(noting, directory, { path: "a" });
+  assertEquals([type, size], ["file", 5]);
+  assertEquals((await statFile(noting, directory)).type, "directory");
+  assertEquals(asked, []);
+});
+
+Deno.test("a file with inlined blocks is read through a client, which stores none of them", async () => {
+  const server = new BitswapServer();
+  const { root } = await inlinedFile(server.blockstore);
+  const blockstore = new MemoryBlockstore();
+  await using client = new BitswapClient({
+    peers: [memoryPeer("a", (stream) => void server.handleStream(stream))],
+    blockstore,
+  });
+  assertEquals(await cat(client, root), utf8("raw, stored, wrapped, raw, "));
+  assertEquals(blockstore.size, 2);
+});
+
+Deno.test("catFile() refuses more than 128 bytes inlined, and asks nobody for them", async () => {
+  const store = new VerifiedBlockstore();
+  const asked: string[] = [];
+  const noting: BlockReader = {
+    get(cid, options) {
+      asked.push(cid.toString());
+      return store.get(cid, options);
+    },
+  };
+  for (const [length, isTaken] of [[128, true], [129, false]] as const) {
+    const leaf = identityCid(new Uint8Array(length));
+    const root = await store.add(fileNode([[leaf, length]]), { codec: DAG_PB_CODEC });
+    for (const cid of [leaf, root]) {
+      if (isTaken) {
+        assertEquals(await cat(noting, cid), new Uint8Array(length));
+        continue;
+      }
+      const error = await assertRejects(() => cat(noting, cid), HtxError);
+      assertEquals([error.code, error.field], ["LIMIT_EXCEEDED", "cid"]);
+    }
+    assertEquals(asked.splice(0), [root.toString()]);
+  }
+});
+
 /** A file whose last byte is followed by parts of size 0, 2^`levels` of them in `levels` blocks. */
 async function hollowFile(store: VerifiedBlockstore, levels: number): Promise<CID> {
-  const node = (parts: [cid: CID, size: number][]): Promise<CID> => {
-    const data = new BinaryWriter().tag(1, WireType.Varint).int32(2);
-    for (const [, size] of parts) data.tag(4, WireType.Varint).uint64(size);
-    const Links = parts.map(([Hash]) => ({ Hash, Name: "", Tsize: 1 }));
-    return store.add(encode({ Data: data.finish(), Links }), { codec: DAG_PB_CODEC });
-  };
+  const node = (parts: [cid: CID, size: number][]): Promise<CID> =>
+    store.add(fileNode(parts), { codec: DAG_PB_CODEC });
   let hollow = await node([]);
   for (let level = 0; level < levels; level++) hollow = await node([[hollow, 0], [hollow, 0]]);
   return await node([[await store.add(utf8("a")), 1], [hollow, 0], [await store.add(utf8("b")), 1]]);

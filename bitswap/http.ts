@@ -19,6 +19,7 @@ import {
   type CID,
   DAG_PB_CODEC,
   IDENTITY_CODE,
+  inlineBlock,
   isTrustedCid,
   joinBlock,
   multihashHex,
@@ -149,6 +150,9 @@ function statusOf(error: unknown, request: Request): Refusal {
     return cached ? new Refusal(412, "not in the store") : new Refusal(404, "not in the store");
   }
   if (error instanceof HtxError && error.code === "MALFORMED") return new Refusal(400, error.message);
+  if (error instanceof HtxError && error.code === "LIMIT_EXCEEDED" && error.field === "cid") {
+    return new Refusal(400, error.message);
+  }
   const isUpload = request.method === "PUT" || request.method === "POST";
   if (isUpload && error instanceof HtxError && error.code === "STORE_FAILED") {
     return new Refusal(507, "the store takes no more");
@@ -429,7 +433,8 @@ function encodeRfc8187(text: string): string {
 
 /** A block of the store; identity CIDs bring theirs along. */
 async function readBlock(store: VerifiedBlockstore, cid: CID): Promise<Uint8Array> {
-  if (cid.multihash.code === IDENTITY_CODE) return cid.multihash.digest;
+  const inline = inlineBlock(cid);
+  if (inline !== undefined) return inline;
   if (!isTrustedCid(cid)) throw new Refusal(400, "only CIDs with sha2-256 are served");
   const pieces = await store.read(cid);
   if (pieces === undefined) throw new BlockNotFoundError([cid]);

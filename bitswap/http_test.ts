@@ -1,15 +1,14 @@
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { BinaryWriter, WireType } from "@bufbuild/protobuf/wire";
 import { encode as encodeNode } from "@ipld/dag-pb";
-import { identity } from "multiformats/hashes/identity";
 import { CID as MultiformatsCid } from "multiformats/cid";
 import { CarReader } from "@ipld/car/reader";
 import { HtxError, utf8 } from "./_core.ts";
 import { type Blockstore, MemoryBlockstore, VerifiedBlockstore } from "./blockstore.ts";
-import { type CID, cidOf, DAG_PB_CODEC, joinBlock, multihashHex, parseCid, RAW_CODEC } from "./cid.ts";
+import { type CID, cidOf, DAG_PB_CODEC, joinBlock, multihashHex, parseCid } from "./cid.ts";
 import { addFile, catFile } from "./files.ts";
 import { CAR_MEDIA_TYPE, type FetchHandler, httpGateway, RAW_MEDIA_TYPE } from "./http.ts";
-import { testBlocks } from "./_testing.ts";
+import { identityCid, testBlocks } from "./_testing.ts";
 
 const HELLO = utf8("hello");
 const HELLO_CID = cidOf(HELLO);
@@ -471,12 +470,10 @@ Deno.test("a CAR with duplicates has each part as often as it occurs", async () 
 Deno.test("a reader that leaves while nothing of a CAR can be sent ends the walk", async () => {
   const store = new VerifiedBlockstore();
   // Identity blocks stand in no CAR: the walk has nothing to send, and nothing to wait for, before the last block.
-  const identityOf = (block: Uint8Array, codec: number): CID =>
-    MultiformatsCid.createV1(codec, identity.digest(block));
-  const seven: [CID, number] = [identityOf(new Uint8Array([7]), RAW_CODEC), 1];
-  const hundred = await store.getBytes(await fileNode(store, Array(100).fill(seven)));
-  const wide = await fileNode(store, Array(500).fill([identityOf(hundred, DAG_PB_CODEC), 100]));
-  const root = await fileNode(store, [[wide, 50_000], [await store.add(HELLO), 5]]);
+  const seven: [CID, number] = [identityCid(new Uint8Array([7])), 1];
+  const eight = await store.getBytes(await fileNode(store, Array(8).fill(seven)));
+  const wide = await fileNode(store, Array(5000).fill([identityCid(eight, DAG_PB_CODEC), 8]));
+  const root = await fileNode(store, [[wide, 40_000], [await store.add(HELLO), 5]]);
   const errors: unknown[] = [];
   const handler = httpGateway({ blockstore: store, onError: (error) => errors.push(error) });
   const path = `/ipfs/${root}?format=car&dag-scope=entity&car-dups=y`;
@@ -485,7 +482,7 @@ Deno.test("a reader that leaves while nothing of a CAR can be sent ends the walk
   const whole = performance.now() - start;
 
   const reader = (await ask(handler, path)).body!.getReader();
-  for (let length = 0; length < 500 * hundred.length;) length += (await reader.read()).value!.length;
+  for (let length = 0; length < 5000 * eight.length;) length += (await reader.read()).value!.length;
   const { promise: left, resolve: leave } = Promise.withResolvers<void>();
   setTimeout(() => {
     start = performance.now();
@@ -497,6 +494,51 @@ Deno.test("a reader that leaves while nothing of a CAR can be sent ends the walk
   const leaving = performance.now() - start;
   assert(leaving < whole / 2, `${leaving} of ${whole} ms`);
   assertEquals(errors, []);
+});
+
+Deno.test("an identity CID is answered from itself up to 128 bytes, and is 400 above", async () => {
+  const inner = new MemoryBlockstore();
+  const store = new VerifiedBlockstore(inner);
+  const errors: unknown[] = [];
+  const handler = httpGateway({ blockstore: store, onError: (error) => errors.push(error) });
+  const longest = identityCid(new Uint8Array(128).fill(7));
+  const tooLong = identityCid(new Uint8Array(129).fill(7));
+  const raw = await ask(handler, `/ipfs/${longest}?format=raw`);
+  assertEquals([raw.status, await raw.bytes()], [200, new Uint8Array(128).fill(7)]);
+  assertEquals(await readCar(await ask(handler, `/ipfs/${longest}?format=car`)), {
+    roots: [longest.toString()],
+    cids: [],
+  });
+  for (const query of ["raw", "car", "car&dag-scope=entity", "car&dag-scope=block"]) {
+    for (const method of ["GET", "HEAD"]) {
+      const response = await ask(handler, `/ipfs/${tooLong}?format=${query}`, {}, method);
+      const text = "Cannot take the block of a CID: its identity digest is 129 bytes, limit is 128\n";
+      assertEquals([response.status, await response.text()], [400, method === "GET" ? text : ""]);
+    }
+  }
+  assertEquals([inner.size, errors], [0, []]);
+  const { root, leaf } = await holding(longest);
+  assertEquals(
+    (await readCar(await ask(handler, `/ipfs/${root}?format=car`))).cids,
+    [root, leaf].map(String),
+  );
+  const entity = await ask(handler, `/ipfs/${root}/file?format=car&dag-scope=entity`);
+  assertEquals((await readCar(entity)).cids, [root, leaf].map(String));
+  const long = await holding(tooLong);
+  const broken = await ask(handler, `/ipfs/${long.root}?format=car`);
+  assertEquals(broken.status, 200);
+  await assertRejects(() => broken.bytes());
+  assertEquals(errors.map((error) => error instanceof HtxError && error.code), ["LIMIT_EXCEEDED"]);
+
+  /** A directory with a file that has the CID for its only part. */
+  async function holding(cid: CID): Promise<{ root: CID; leaf: CID }> {
+    const leaf = await fileNode(store, [[cid, cid.multihash.digest.length]]);
+    const Links = [{ Hash: leaf, Name: "file", Tsize: 1 }];
+    const root = await store.add(encodeNode({ Data: new Uint8Array([8, 1]), Links }), {
+      codec: DAG_PB_CODEC,
+    });
+    return { root, leaf };
+  }
 });
 
 Deno.test("a CAR of more blocks than the gateway remembers breaks off, and one of as many does not", async () => {
