@@ -384,6 +384,8 @@ async function retrieveCar(
   const last = way.at(-1)!;
   const lastBlock = await readBlock(store, last);
   if (scope === "entity" && range !== undefined) requireOverlap(await nodeOf(last, lastBlock), range);
+  // 400 while one still can, too: the walk begins with these links.
+  if (scope === "all") await linksOf({ cid: last, bytes: lastBlock });
   const parameters = [...path, scope, range?.from ?? "", range?.to ?? "", dups].join("\n");
   const etag = `W/"${root}.car.${scope}.${toHex(sha256Of(utf8(parameters)).subarray(0, 8))}"`;
   headers.set("etag", etag);
@@ -545,7 +547,7 @@ async function* scoped(
   scope: Scope,
   range: ByteRange | undefined,
 ): AsyncGenerator<CarBlock> {
-  if (scope === "all") return yield* walkDag(walk, last, () => true);
+  if (scope === "all") return yield* walkDag(walk, last);
   const node = scope === "block" ? undefined : await nodeOf(last.cid, last.bytes);
   if (node === undefined) return yield last;
   if (node.type === "hamt-sharded-directory") {
@@ -576,7 +578,7 @@ async function* scoped(
 async function* walkDag(
   { store, dups, maxBlocks, signal }: Walk,
   root: CarBlock,
-  follow: (name: string) => boolean,
+  follow?: (name: string) => boolean,
 ): AsyncGenerator<CarBlock> {
   const seen = new SeenSet(maxBlocks);
   seen.add(nodeKey(root.cid));
@@ -593,24 +595,31 @@ async function* walkDag(
   }
 }
 
-async function linksOf({ cid, bytes }: CarBlock, follow: (name: string) => boolean): Promise<CID[]> {
-  switch (cid.code) {
-    case RAW_CODEC:
-      return [];
-    case DAG_PB_CODEC: {
-      const { decode } = await import("@ipld/dag-pb");
-      return decode(bytes).Links.filter(({ Name = "" }) => follow(Name)).map(({ Hash }) => Hash);
+/**
+ * The links of a block, in order.
+ *
+ * @throws {HtxError} `MALFORMED` when the block is not what the CID's codec says, or the codec is not known
+ */
+async function linksOf(
+  { cid, bytes }: CarBlock,
+  follow: (name: string) => boolean = () => true,
+): Promise<CID[]> {
+  try {
+    switch (cid.code) {
+      case RAW_CODEC:
+        return [];
+      case DAG_PB_CODEC: {
+        const { decode } = await import("@ipld/dag-pb");
+        return decode(bytes).Links.filter(({ Name = "" }) => follow(Name)).map(({ Hash }) => Hash);
+      }
+      case DAG_CBOR_CODEC:
+        return await cborLinks(bytes);
+      default:
+        throw new TypeError(`codec 0x${cid.code.toString(16)} is not known here`);
     }
-    case DAG_CBOR_CODEC:
-      return await cborLinks(bytes);
-    default:
-      throw new HtxError(
-        "MALFORMED",
-        `Cannot walk ${cid}: codec 0x${cid.code.toString(16)} is not known here`,
-        {
-          field: "cid",
-        },
-      );
+  } catch (cause) {
+    const why = cause instanceof Error ? cause.message : String(cause);
+    throw new HtxError("MALFORMED", `Cannot walk ${cid}: ${why}`, { field: "block", cause });
   }
 }
 

@@ -541,6 +541,54 @@ Deno.test("an identity CID is answered from itself up to 128 bytes, and is 400 a
   }
 });
 
+Deno.test("a CAR of a DAG whose root cannot be walked is 400, and its block alone is there all the same", async () => {
+  const store = new VerifiedBlockstore();
+  const errors: unknown[] = [];
+  const handler = httpGateway({ blockstore: store, onError: (error) => errors.push(error) });
+  // No dag-pb, a link in dag-pb to no CID, no dag-cbor, and DAG-JSON, which is not known here.
+  const blocks: [block: Uint8Array, codec: number][] = [
+    [utf8("hello"), DAG_PB_CODEC],
+    [new Uint8Array([0x12, 0x04, 0x0a, 0x02, 0xff, 0xff]), DAG_PB_CODEC],
+    [utf8("hello"), 0x71],
+    [utf8("{}"), 0x0129],
+  ];
+  for (const [block, codec] of blocks) {
+    const cid = await store.add(block, { codec });
+    for (const name of [cid, identityCid(block, codec)]) {
+      for (const method of ["GET", "HEAD"]) {
+        const response = await ask(handler, `/ipfs/${name}?format=car`, {}, method);
+        const text = await response.text();
+        assertEquals([response.status, response.headers.get("cache-control")], [400, "no-store"], text);
+        if (method === "GET") assert(text.startsWith(`Cannot walk ${name}: `), text);
+      }
+    }
+    // What is no UnixFS is an entity of one block.
+    for (const scope of ["block", "entity"]) {
+      const car = await readCar(await ask(handler, `/ipfs/${cid}?format=car&dag-scope=${scope}`));
+      assertEquals(car.cids, [cid.toString()]);
+    }
+    assertEquals(await (await ask(handler, `/ipfs/${cid}?format=raw`)).bytes(), block);
+  }
+  assertEquals(errors, []);
+});
+
+Deno.test("a CAR breaks off below a root that can be walked, and has sent by then what comes before", async () => {
+  const store = await storeWith(HELLO);
+  const bad = await store.add(utf8("no dag-pb"), { codec: DAG_PB_CODEC });
+  const Links = [{ Hash: HELLO_CID, Name: "a", Tsize: 5 }, { Hash: bad, Name: "b", Tsize: 9 }];
+  const root = await store.add(encodeNode({ Links }), { codec: DAG_PB_CODEC });
+  const errors: unknown[] = [];
+  const handler = httpGateway({ blockstore: store, onError: (error) => errors.push(error) });
+  const response = await ask(handler, `/ipfs/${root}?format=car`);
+  assertEquals(response.status, 200);
+  let sent = "";
+  await assertRejects(async () => {
+    for await (const piece of response.body!) sent += new TextDecoder().decode(piece);
+  });
+  assert(sent.includes("hello") && sent.includes("no dag-pb"), sent);
+  assertEquals(errors.map((error) => error instanceof HtxError && error.code), ["MALFORMED"]);
+});
+
 Deno.test("a CAR of more blocks than the gateway remembers breaks off, and one of as many does not", async () => {
   const store = new VerifiedBlockstore();
   const parts = await doubledFile(store, HELLO, 4);
