@@ -795,8 +795,8 @@ export class HtxSession {
 
   #closeIfDrained(): void {
     if (!this.#draining || this.closing) return;
-    for (const stream of this.#streams.values()) if (stream._id !== CONTROL_STREAM_ID) return;
-    if (this.#unopened.size === 0) this.close();
+    const control = this.#control === "open" ? 1 : 0;
+    if (this.#unopened.size === 0 && this.#streams.size === control) this.close();
   }
 
   #queueReset(streamId: number, closeCode: number, reason: string): void {
@@ -852,7 +852,8 @@ export class HtxSession {
       why ??= streamError();
       stream.error = new HtxError(why.code, why.message, {
         // Named where the peer has never heard of it, which makes a refusal one of this stream.
-        ...(!stream._opened && { streamId: stream.id }),
+        // An id that was not given yet is the next: those before it are done with.
+        ...(!stream._opened && { streamId: stream._id || this.#nextLocalId }),
         remote: why.remote,
         closeCode: why.closeCode,
         cause: why.cause,
