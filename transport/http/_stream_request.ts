@@ -8,6 +8,8 @@
  * insides of a `Request` under symbols, and those lead to the insides of the real one. Where that fails its known-answer
  * test, in other runtimes or later versions, every request is real from the start.
  *
+ * Either kind answers through a `Proxy`, and shows its members to `for … in`, as a request of the runtime's does.
+ *
  * This module is browser compatible.
  *
  * @module
@@ -41,7 +43,7 @@ const PLAIN_METHODS: ReadonlySet<string> = /* @__PURE__ */ new Set([
  * @throws {TypeError} when `Request` takes no such method, or the authority is no host that a URL can have
  */
 export function streamRequest(received: Received, stream: Source): Request {
-  return PLAIN_METHODS.has(received.method) && lazyRequests()
+  return lazyRequests() && PLAIN_METHODS.has(received.method)
     ? new LazyRequest(received, stream)
     : new StreamRequest(received, stream);
 }
@@ -69,8 +71,12 @@ function jsonOf(bytes: Uint8Array): unknown {
   return JSON.parse(textOf(bytes));
 }
 
+/** Under it a request has itself: what is asked of a `Proxy` of one, or of an object made of one, finds the way there. */
+const SELF: unique symbol = /* @__PURE__ */ Symbol("self");
+
 /** The real one. What is made of it, such as a `fetch`, ends with the exchange: its own signal depends on the stream's. */
 export class StreamRequest extends Request {
+  readonly [SELF]: this = this;
   readonly #stream: Source;
   /** Content that is still to come, behind the stream that `body` is. */
   readonly #received: Received["body"] | undefined;
@@ -97,27 +103,27 @@ export class StreamRequest extends Request {
   }
 
   override get signal(): AbortSignal {
-    return this.#stream.signal;
+    return this[SELF].#stream.signal;
   }
 
   override get bodyUsed(): boolean {
-    return this.#collected || super.bodyUsed;
+    return this[SELF].#collected || super.bodyUsed;
   }
 
   override arrayBuffer(): Promise<ArrayBuffer> {
-    return this.#collect()?.then(({ buffer }) => buffer) ?? super.arrayBuffer();
+    return this[SELF].#collect()?.then(({ buffer }) => buffer) ?? super.arrayBuffer();
   }
 
   override bytes(): Promise<Bytes> {
-    return this.#collect() ?? super.bytes();
+    return this[SELF].#collect() ?? super.bytes();
   }
 
   override text(): Promise<string> {
-    return this.#collect()?.then(textOf) ?? super.text();
+    return this[SELF].#collect()?.then(textOf) ?? super.text();
   }
 
   override json(): Promise<unknown> {
-    return this.#collect()?.then(jsonOf) ?? super.json();
+    return this[SELF].#collect()?.then(jsonOf) ?? super.json();
   }
 
   override clone(): Request {
@@ -144,6 +150,7 @@ const Unmade = /* @__PURE__ */ (() => {
 
 /** A request that becomes a real one when there is no way around it. */
 class LazyRequest extends Unmade {
+  readonly [SELF]: this = this;
   readonly #received: Received;
   readonly #stream: Source;
   readonly #url: string;
@@ -160,55 +167,65 @@ class LazyRequest extends Unmade {
   }
 
   override get method(): string {
-    return this.#received.method;
+    return this[SELF].#received.method;
   }
 
   override get url(): string {
-    return this.#url;
+    return this[SELF].#url;
   }
 
   override get signal(): AbortSignal {
-    return this.#stream.signal;
+    return this[SELF].#stream.signal;
   }
 
   override get headers(): Headers {
+    return this[SELF].#ownHeaders();
+  }
+
+  override get body(): ReadableStream<Bytes> | null {
+    const self = this[SELF];
+    return self.#empty ? null : self.#made().body;
+  }
+
+  override get bodyUsed(): boolean {
+    const self = this[SELF];
+    return self.#taken || (self.#real?.bodyUsed ?? false);
+  }
+
+  override arrayBuffer(): Promise<ArrayBuffer> {
+    const self = this[SELF];
+    const bytes = self.#take();
+    return bytes === undefined ? self.#made().arrayBuffer() : Promise.resolve(new Uint8Array(bytes).buffer);
+  }
+
+  override bytes(): Promise<Bytes> {
+    const self = this[SELF];
+    const bytes = self.#take();
+    return bytes === undefined ? self.#made().bytes() : Promise.resolve(new Uint8Array(bytes));
+  }
+
+  override text(): Promise<string> {
+    const self = this[SELF];
+    const bytes = self.#take();
+    return bytes === undefined ? self.#made().text() : Promise.resolve(textOf(bytes));
+  }
+
+  override async json(): Promise<unknown> {
+    const self = this[SELF];
+    const bytes = self.#take();
+    return bytes === undefined ? await self.#made().json() : jsonOf(bytes);
+  }
+
+  override clone(): Request {
+    return this[SELF].#made().clone();
+  }
+
+  #ownHeaders(): Headers {
     if (this.#headers === undefined) {
       this.#headers = new Headers();
       append(this.#headers, this.#received.fields);
     }
     return this.#headers;
-  }
-
-  override get body(): ReadableStream<Bytes> | null {
-    return this.#empty ? null : this.#made().body;
-  }
-
-  override get bodyUsed(): boolean {
-    return this.#taken || (this.#real?.bodyUsed ?? false);
-  }
-
-  override arrayBuffer(): Promise<ArrayBuffer> {
-    const bytes = this.#take();
-    return bytes === undefined ? this.#made().arrayBuffer() : Promise.resolve(new Uint8Array(bytes).buffer);
-  }
-
-  override bytes(): Promise<Bytes> {
-    const bytes = this.#take();
-    return bytes === undefined ? this.#made().bytes() : Promise.resolve(new Uint8Array(bytes));
-  }
-
-  override text(): Promise<string> {
-    const bytes = this.#take();
-    return bytes === undefined ? this.#made().text() : Promise.resolve(textOf(bytes));
-  }
-
-  override async json(): Promise<unknown> {
-    const bytes = this.#take();
-    return bytes === undefined ? await this.#made().json() : jsonOf(bytes);
-  }
-
-  override clone(): Request {
-    return this.#made().clone();
   }
 
   get #empty(): boolean {
@@ -242,10 +259,10 @@ class LazyRequest extends Unmade {
     for (const symbol of Object.getOwnPropertySymbols(new Request("http://known.example/"))) {
       Object.defineProperty(LazyRequest.prototype, symbol, {
         get(this: LazyRequest): unknown {
-          return Reflect.get(this.#made(), symbol);
+          return Reflect.get(this[SELF].#made(), symbol);
         },
         set(this: LazyRequest, value: unknown): void {
-          Reflect.set(this.#made(), symbol, value);
+          Reflect.set(this[SELF].#made(), symbol, value);
         },
       });
     }
@@ -254,9 +271,25 @@ class LazyRequest extends Unmade {
 
 let works: boolean | undefined;
 
-/** Whether a {@linkcode LazyRequest} is as good as a real one here. Looked at once, when the first one is wanted. */
+/** Whether a {@linkcode LazyRequest} is as good as a real one here. Looked at once, when the first request is made. */
 function lazyRequests(): boolean {
-  return works ??= answersKnown();
+  if (works === undefined) {
+    seenAsRequest(StreamRequest.prototype);
+    seenAsRequest(LazyRequest.prototype);
+    works = answersKnown();
+  }
+  return works;
+}
+
+/** What `Request` has is enumerable, so that a copy by `for … in` is one; and a request's constructor makes requests. */
+function seenAsRequest(prototype: Request): void {
+  for (const name of Object.getOwnPropertyNames(prototype)) {
+    Object.defineProperty(
+      prototype,
+      name,
+      name === "constructor" ? { value: Request } : { enumerable: true },
+    );
+  }
 }
 
 function answersKnown(): boolean {

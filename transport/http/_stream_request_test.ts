@@ -55,6 +55,19 @@ async function outcomes(sample: Sample, use: (request: Request) => unknown): Pro
   );
 }
 
+const seen = async (
+  request: Request,
+) => [
+  request.method,
+  request.url,
+  [...request.headers],
+  request.redirect,
+  request.signal.aborted,
+  request.body === null,
+  request.bodyUsed,
+  await request.text(),
+  request.bodyUsed,
+];
 const texts = async (request: Request) => [await request.text(), request.headers.get("x")];
 
 const uses: Record<string, (request: Request) => unknown> = {
@@ -109,6 +122,13 @@ const uses: Record<string, (request: Request) => unknown> = {
   "a clone of a clone": (r) => texts(r.clone().clone()),
   "getters called on it": (r) =>
     ["method", "url", "bodyUsed", "redirect"].map((name) => Reflect.get(Request.prototype, name, r)),
+  "a Proxy": async (r) => [await seen(new Proxy(r, {})), r.bodyUsed],
+  "the blob of a Proxy": async (r) => (await new Proxy(r, {}).blob()).text(),
+  "a copy of a Proxy": (r) => seen(new Request(new Proxy(r, {}))),
+  "a clone of a Proxy": (r) => seen(new Proxy(r, {}).clone()),
+  "an object made of it": async (
+    r,
+  ) => [await seen(Object.create(r, { url: { value: "http://b/" } })), r.bodyUsed],
   "its URL as the key of a copy": (r) => new Request(r.url, r).headers.get("accept"),
 };
 
@@ -129,6 +149,34 @@ for (const [what, use] of Object.entries(uses)) {
     }
   });
 }
+
+Deno.test("a Proxy of a request answers as one of a runtime's own request does", async () => {
+  for (const sample of Object.values(samples)) {
+    for (const request of both(sample).requests) {
+      const { method, url, headers } = request;
+      const content = method === "POST" ? sample.content ?? CONTENT : "";
+      const init = {
+        method,
+        headers,
+        redirect: "manual",
+        ...(content !== "" && { body: utf8(content) }),
+      } as const;
+      assertEquals(await seen(new Proxy(request, {})), await seen(new Proxy(new Request(url, init), {})));
+    }
+  }
+});
+
+Deno.test("for … in shows what a request has, and its constructor makes requests", () => {
+  const names = (request: Request) => {
+    const found = [];
+    for (const name in request) found.push(name);
+    return found.sort();
+  };
+  for (const request of both().requests) {
+    assertEquals(names(request), names(new Request("http://a/")));
+    assert(request.constructor === Request);
+  }
+});
 
 Deno.test("what is read of a request is the reader's own", async () => {
   const { requests: [request] } = both();
