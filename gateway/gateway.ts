@@ -482,10 +482,10 @@ export class Gateway implements AsyncDisposable {
     this.#armSweep();
   }
 
-  /** A path failed: what waits for its answer and can be sent again moves. */
+  /** A path failed: what waits for its answer and can be sent again moves, in the order in which it came. */
   #abandon(upstream: Upstream): void {
     if (!this._pool.several) return;
-    for (const exchange of this._running.values()) {
+    for (const exchange of this._running.values().sort((a, b) => a._number - b._number)) {
       if (exchange.upstream === upstream && exchange.waiting && exchange.movable) exchange.giveUp("moved");
     }
   }

@@ -75,8 +75,13 @@ Deno.test("where no further session can be had, requests wait on the one that is
 });
 
 /** A gateway over two upstreams in this process, each dialled once `ready` lets it be. */
-function twoLocal(ready: (name: string) => Promise<void>) {
-  const upstreams = ["a", "b"].map((name) => localUpstream(() => new Response(name), { name }));
+function twoLocal(ready: (name: string) => Promise<void>, asked: (request: Request) => void = () => {}) {
+  const upstreams = ["a", "b"].map((name) =>
+    localUpstream((request) => {
+      asked(request);
+      return new Response(name);
+    }, { name })
+  );
   const gateway = createGateway({
     upstream: upstreams.map(({ name, publicKey, dial }) => ({
       name,
@@ -117,6 +122,29 @@ for (const method of ["GET", "POST"]) {
     for (const upstream of upstreams) await upstream[Symbol.asyncDispose]();
   });
 }
+
+Deno.test("requests that leave an upstream together keep the order in which they came", async () => {
+  const hanging = new Set<string>();
+  const seen: string[] = [];
+  const { gateway: made, upstreams } = twoLocal(
+    (name) => hanging.has(name) ? new Promise(() => {}) : Promise.resolve(),
+    ({ url }) => seen.push(new URL(url).pathname),
+  );
+  await using gateway = made;
+  const active = await activeOf(gateway);
+  hanging.add("ab"[active]!);
+  for (const connection of upstreams[active]!.server.connections) await connection.close();
+  await until(() => gateway.stats.upstreams[active]!.sessions === 0);
+  const paths = Array.from({ length: 40 }, (_, i) => `/${i}`);
+  await Promise.all(
+    paths.map(async (path) => {
+      const response = await gateway.handler(new Request(`http://site.example${path}`), PEER);
+      assertEquals(await response.text(), "ba"[active]);
+    }),
+  );
+  assertEquals(seen, paths);
+  for (const upstream of upstreams) await upstream[Symbol.asyncDispose]();
+});
 
 Deno.test("a slow dial has all its time where no other upstream works", async () => {
   const { gateway: made, upstreams } = twoLocal(() => later(350));
