@@ -14,13 +14,15 @@ const LEAST = 16;
 /** Slots that a table keeps once it has them: what was busy is likely to be busy again. */
 const KEPT = 1024;
 
+/** A peer picks the ids of its streams: it is not to know where they go. One a process. */
+let seed: number | undefined;
+
 /** A map whose keys are non-negative integers: open addressing, linear probing, no tombstones. */
 export class IdMap<T extends object> {
   #keys: number[] = new Array(LEAST).fill(0);
   #values: (T | undefined)[] = new Array(LEAST).fill(undefined);
   #size = 0;
-  /** A peer picks the ids of its streams: it is not to know where they go. */
-  readonly #seed = Math.random() * 0x1_0000_0000 | 0;
+  readonly #seed = (seed ??= crypto.getRandomValues(new Int32Array(1))[0]!);
 
   /** How many there are. */
   get size(): number {
