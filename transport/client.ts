@@ -4,7 +4,7 @@
  * @module
  */
 
-import { raced } from "../core/_deferred.ts";
+import { deferred, raced } from "../core/_deferred.ts";
 import { tell } from "../core/_tell.ts";
 import {
   ByteCollector,
@@ -29,6 +29,7 @@ import {
   exchangeOverStream,
   fetchOverStream,
   type FetchOverStreamOptions,
+  HttpBody,
   type HttpExchangeOptions,
   type HttpRequestParts,
   type HttpResponse,
@@ -117,7 +118,12 @@ export async function connectDuplex(
 
 /** Options of {@linkcode connect}. */
 export interface ConnectOptions extends ConnectDuplexOptions {
-  /** Connections kept at most: another is dialed when all have as many streams open as they may. @default {1} */
+  /**
+   * Connections kept at most: another is dialed, one at a time, when all have as many streams open as they may. Those
+   * that take no more streams and finish what they have do not count.
+   *
+   * @default {1}
+   */
   maxConnections?: number | undefined;
   /** Told of each connection made. */
   onConnection?: ((connection: HtxConnection) => void) | undefined;
@@ -143,6 +149,19 @@ export interface ClientFetchOptions extends FetchOverStreamOptions {
   body?: BodyInit | null | undefined;
 }
 
+/** A connection, and the stream that has a place on it, will have one, or shows why not. */
+interface Place {
+  readonly connection: HtxConnection;
+  readonly stream: HtxStream | Promise<HtxStream>;
+}
+
+/** A caller for whom there was no place. */
+interface Waiter {
+  readonly signal: AbortSignal | undefined;
+  readonly resolve: (place: Place) => void;
+  readonly reject: (error: unknown) => void;
+}
+
 /**
  * A client of one server: keeps a connection (or a few), and dials again when it is gone. `await using` closes it.
  *
@@ -160,7 +179,14 @@ export class HtxClient implements AsyncDisposable {
   readonly #connections: Set<HtxConnection> = new Set();
   /** Connections whose server said that it takes no more streams on them. */
   readonly #leaving: WeakSet<HtxConnection> = new WeakSet();
+  /** When each was last handed out: equally busy ones take turns. */
+  readonly #handedOut: WeakMap<HtxConnection, number> = new WeakMap();
+  #handOuts = 0;
   #dialing: Promise<HtxConnection> | undefined;
+  /** Who waits for a place, first come first: the next is theirs, on whichever connection it is. */
+  readonly #waiting: Set<Waiter> = new Set();
+  /** Connections that are asked for a place on behalf of who waits, and what takes that back. */
+  readonly #asked: Map<HtxConnection, AbortController> = new Map();
   #giveUp: AbortController = new AbortController();
   #closed = false;
   #connected = 0;
@@ -198,48 +224,74 @@ export class HtxClient implements AsyncDisposable {
   }
 
   /**
-   * A connection that takes streams: the least busy one, or a new one. Where a new one cannot be had, streams wait on
-   * one that is full.
+   * A connection that takes streams: the least busy one (of several the next in turn), or a new one. Where a new one
+   * cannot be had, streams wait on one that is full.
+   *
+   * It tells where there is room now, and keeps no place there: it is not known here whether a stream will follow.
+   * Callers who ask before any of them has opened a stream share what is there, and cause no further dial; with
+   * {@linkcode HtxClient.createBidirectionalStream} and {@linkcode HtxClient.fetch} each call takes its place.
    *
    * @throws {HtxError} what dialing failed with, or `CLOSED` when the client was closed
    */
   async connection(options: { signal?: AbortSignal | undefined } = {}): Promise<HtxConnection> {
     const { signal } = options;
-    for (;;) {
-      signal?.throwIfAborted();
-      if (this.#closed) throw new HtxError("CLOSED", "Cannot connect: the client was closed");
-      const live = this.#pick();
-      if (live !== undefined) return live;
-      // Cleared out here: a dialer that throws at once has failed before `#dialing` is set.
-      this.#dialing ??= this.#connectOnce().finally(() => this.#dialing = undefined);
-      try {
-        const connection = await raced(this.#dialing, signal);
-        if (!connection.closing) return connection;
-      } catch (error) {
-        const full = this.#leastBusy();
-        if (full === undefined || this.#closed || signal?.aborted) throw error;
-        return full;
-      }
+    signal?.throwIfAborted();
+    if (this.#closed) throw closedError();
+    const best = this.#leastBusy();
+    // A dial may take long: the one who causes it waits for it, and whoever has no connection at all.
+    if (best !== undefined && (hasRoom(best) || !this.#mayDial)) return this.#handOut(best);
+    try {
+      const connection = await raced(this.#dialOnce(), signal);
+      if (!connection.closing) return this.#handOut(connection);
+      await raced(connection.closed, signal);
+      throw new HtxError("CLOSED", "Cannot connect: the connection ended at once");
+    } catch (error) {
+      const full = this.#leastBusy();
+      if (full === undefined || this.#closed || signal?.aborted) throw error;
+      return this.#handOut(full);
     }
   }
 
-  #pick(): HtxConnection | undefined {
-    const best = this.#leastBusy();
-    if (best === undefined) return undefined;
-    const full = best.openStreams >= best.maxOpenStreams;
-    if (full && this.#connections.size < this.#maxConnections && this.#dialing === undefined) {
-      return undefined;
-    }
-    return best;
+  #handOut(connection: HtxConnection): HtxConnection {
+    this.#handedOut.set(connection, ++this.#handOuts);
+    return connection;
+  }
+
+  #takesStreams(connection: HtxConnection): boolean {
+    return !connection.closing && !connection.draining && !this.#leaving.has(connection);
   }
 
   #leastBusy(): HtxConnection | undefined {
     let best: HtxConnection | undefined;
     for (const connection of this.#connections) {
-      if (connection.closing || connection.draining || this.#leaving.has(connection)) continue;
-      if (best === undefined || connection.openStreams < best.openStreams) best = connection;
+      if (!this.#takesStreams(connection)) continue;
+      if (best === undefined || this.#comesBefore(connection, best)) best = connection;
     }
     return best;
+  }
+
+  #comesBefore(one: HtxConnection, other: HtxConnection): boolean {
+    if (one.openStreams !== other.openStreams) return one.openStreams < other.openStreams;
+    return (this.#handedOut.get(one) ?? 0) < (this.#handedOut.get(other) ?? 0);
+  }
+
+  get #mayDial(): boolean {
+    if (this.#dialing !== undefined) return false;
+    let kept = 0;
+    for (const connection of this.#connections) if (this.#takesStreams(connection)) kept++;
+    return kept < this.#maxConnections;
+  }
+
+  /** The dial that is under way, or else a new one. */
+  #dialOnce(): Promise<HtxConnection> {
+    if (this.#dialing === undefined) {
+      // Cleared out here: a dialer that throws at once has failed before `#dialing` is set.
+      this.#dialing = this.#connectOnce().finally(() => this.#dialing = undefined);
+      this.#dialing.then((connection) => this.#serveWaiting(connection), (error) => {
+        if (this.#leastBusy() === undefined) this.#refuseWaiting(error);
+      });
+    }
+    return this.#dialing;
   }
 
   async #connectOnce(): Promise<HtxConnection> {
@@ -248,7 +300,7 @@ export class HtxClient implements AsyncDisposable {
       const connection = await connectDuplex(this.#dial({ signal }), { ...this.#options, signal });
       if (this.#closed) {
         await connection.close();
-        throw new HtxError("CLOSED", "Cannot connect: the client was closed");
+        throw closedError();
       }
       this.#connected++;
       this.#connections.add(connection);
@@ -268,14 +320,93 @@ export class HtxClient implements AsyncDisposable {
 
   async #open(signal: AbortSignal | undefined): Promise<{ connection: HtxConnection; stream: HtxStream }> {
     for (let again = true;; again = false) {
-      const connection = await this.connection({ signal });
+      signal?.throwIfAborted();
+      if (this.#closed) throw closedError();
+      const best = this.#waiting.size === 0 ? this.#leastBusy() : undefined;
+      const { connection, stream } = best !== undefined && hasRoom(best)
+        ? placeOn(best, signal)
+        : await this.#waitForPlace(signal);
       try {
-        return { connection, stream: await connection.createBidirectionalStream({ signal }) };
+        return { connection, stream: await stream };
       } catch (error) {
         // It ended while the stream waited for its turn: nothing was sent, another connection does as well.
-        if (!again || this.#closed || signal?.aborted || !connection.closing) throw error;
+        if (!again || this.#closed || signal?.aborted || this.#takesStreams(connection)) throw error;
       }
     }
+  }
+
+  async #waitForPlace(signal: AbortSignal | undefined): Promise<Place> {
+    const { promise, resolve, reject } = deferred<Place>();
+    const waiter: Waiter = { signal, resolve, reject };
+    const onAbort = () => {
+      this.#forget(waiter);
+      reject(signal?.reason);
+    };
+    signal?.addEventListener("abort", onAbort, { once: true });
+    this.#waiting.add(waiter);
+    this.#serveWaiting();
+    try {
+      return await promise;
+    } finally {
+      signal?.removeEventListener("abort", onAbort);
+    }
+  }
+
+  #forget(waiter: Waiter): void {
+    this.#waiting.delete(waiter);
+    if (this.#waiting.size > 0) return;
+    for (const asked of this.#asked.values()) asked.abort("nobody waits"); // or a place would be taken for nobody
+  }
+
+  /** Who has waited longest; they wait no more. */
+  #nextWaiting(): Waiter {
+    const [waiter] = this.#waiting;
+    this.#forget(waiter!);
+    return waiter!;
+  }
+
+  #refuseWaiting(error: unknown): void {
+    while (this.#waiting.size > 0) this.#nextWaiting().reject(error);
+  }
+
+  /**
+   * Gives those who wait the places there are, asks for those to come, and dials if there may be more. `news` is a
+   * connection that was made, or that was asked and gives no more places.
+   */
+  #serveWaiting(news?: HtxConnection): void {
+    let best = this.#leastBusy();
+    if (best === undefined && this.#dialing === undefined && news?.closing) {
+      // The last one has ended. All see what it ended with, and each tries once more.
+      while (this.#waiting.size > 0) this.#nextWaiting().resolve(placeOn(news, undefined));
+    }
+    for (; this.#waiting.size > 0 && best !== undefined && hasRoom(best); best = this.#leastBusy()) {
+      const { openStreams } = best;
+      const waiter = this.#nextWaiting();
+      waiter.resolve(placeOn(best, waiter.signal));
+      if (best.openStreams === openStreams) break; // somebody waits there without this client: they come first
+    }
+    if (this.#waiting.size === 0) return;
+    for (const connection of this.#connections) {
+      if (this.#takesStreams(connection) && !this.#asked.has(connection)) this.#ask(connection);
+    }
+    if (this.#mayDial) this.#dialOnce();
+  }
+
+  /** Waits for places on `connection` for as long as there is somebody who waits for one anywhere. */
+  async #ask(connection: HtxConnection): Promise<void> {
+    const asked = new AbortController();
+    this.#asked.set(connection, asked);
+    try {
+      while (this.#waiting.size > 0) {
+        const stream = await connection.createBidirectionalStream({ signal: asked.signal });
+        if (this.#waiting.size > 0) this.#nextWaiting().resolve({ connection, stream });
+        else stream.reset("CANCELLED"); // they gave up just now
+      }
+    } catch {
+      // Nobody waited any more, or the connection takes no more streams: seen below.
+    }
+    this.#asked.delete(connection);
+    if (this.#waiting.size > 0) this.#serveWaiting(connection);
   }
 
   /**
@@ -329,13 +460,23 @@ export class HtxClient implements AsyncDisposable {
    */
   async exchange(request: HttpRequestParts, options: HttpExchangeOptions = {}): Promise<HttpResponse> {
     const { body } = request;
+    const { signal } = options;
     const replayable = body === undefined || body === null || typeof body === "string" ||
       body instanceof Uint8Array;
-    return await this.#again(
-      replayable,
-      options.signal,
-      (stream) => exchangeOverStream(stream, request, options),
-    );
+    try {
+      return await this.#again(
+        replayable,
+        signal,
+        (stream) => exchangeOverStream(stream, request, options),
+      );
+    } catch (error) {
+      // As in `fetch`: its source is told.
+      if (signal?.aborted) {
+        if (body instanceof HttpBody) body.cancel(signal.reason);
+        else if (body instanceof ReadableStream && !body.locked) body.cancel(signal.reason).catch(() => {});
+      }
+      throw error;
+    }
   }
 
   async #again<T>(
@@ -350,25 +491,36 @@ export class HtxClient implements AsyncDisposable {
       } catch (error) {
         stream.reset("CANCELLED"); // the attempt may have failed before it touched the stream
         if (!(error instanceof HtxError) || !error.retryable) throw error;
-        if (error.code === "GOING_AWAY" && error.remote) this.#leaving.add(connection);
+        if (error.code === "GOING_AWAY" && error.remote) this.#leave(connection);
         if (!again || this.#closed || signal?.aborted) throw error;
       }
     }
   }
 
+  #leave(connection: HtxConnection): void {
+    this.#leaving.add(connection);
+    this.#asked.get(connection)?.abort(); // who waits would be refused there, too
+  }
+
   /** Ends all connections: what is under way errors with CANCELLED. Idempotent. */
   async close(): Promise<void> {
-    this.#closed = true;
-    this.#giveUp.abort(new HtxError("CLOSED", "Cannot connect: the client was closed"));
+    this.#stop();
     await this.#dialing?.catch(() => {}); // told to who asked for it
     await Promise.all([...this.#connections].map((connection) => connection.close()));
   }
 
-  /** Lets open streams finish, then ends all connections. */
+  /** Lets open streams finish, then ends all connections. Who waits for a stream is told `CLOSED` at once. */
   async drain(): Promise<void> {
-    this.#closed = true;
+    this.#stop();
     await Promise.all([...this.#connections].map((connection) => connection.drain().catch(() => {})));
     await this.close();
+  }
+
+  #stop(): void {
+    this.#closed = true;
+    const error = closedError();
+    this.#giveUp.abort(error);
+    this.#refuseWaiting(error);
   }
 
   /** Closes, and waits for it. */
@@ -440,6 +592,7 @@ export async function roundtrip(
   await using client = await connect(target, options);
   const stream = await client.createBidirectionalStream({ signal });
   const onAbort = () => stream.reset("CANCELLED");
+  if (signal?.aborted) onAbort(); // since the stream was opened
   signal?.addEventListener("abort", onAbort, { once: true });
   try {
     // Sending and receiving go on at once: an echo's answer fills the window while the question is under way.
@@ -464,6 +617,19 @@ export async function roundtrip(
   } finally {
     signal?.removeEventListener("abort", onAbort);
   }
+}
+
+function closedError(): HtxError {
+  return new HtxError("CLOSED", "Cannot connect: the client was closed");
+}
+
+function hasRoom(connection: HtxConnection): boolean {
+  return connection.openStreams < connection.maxOpenStreams;
+}
+
+/** Taken on the spot where there is one: who asks next sees one less. */
+function placeOn(connection: HtxConnection, signal: AbortSignal | undefined): Place {
+  return { connection, stream: connection.createBidirectionalStream({ signal }) };
 }
 
 function tcpDialer(target: TcpAddress | DuplexAddr): Dialer {

@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { type Duplex, type HtxConnection, HtxError } from "../core/mod.ts";
 import { KeyPair } from "../noise/mod.ts";
-import { HtxClient } from "./client.ts";
+import { HtxClient, roundtrip } from "./client.ts";
 import type { DuplexListener } from "./listener.ts";
 import { memoryDuplexPair } from "./memory.ts";
 import { acceptDuplex, serveStreams } from "./server.ts";
@@ -76,6 +76,7 @@ Deno.test("where no further connection can be had, a request waits its turn on o
   await arrived.promise;
   const second = client.fetch("/");
   await refused.promise;
+  while (client.stats.failed === 0) await new Promise((resolve) => setTimeout(resolve, 0));
   answer.resolve();
   assertEquals(await (await first).text(), "ok");
   assertEquals(await (await second).text(), "ok");
@@ -232,4 +233,58 @@ Deno.test("a fetch that failed for want of a connection leaves its body to be se
 Deno.test("limits of HTTP that are none are told when the server is made", () => {
   assertThrows(() => httpStreams(() => new Response(), { limits: { headerLines: 1.5 } }), RangeError);
   assertThrows(() => serve(() => new Response(), { http: { limits: { pathBytes: -1 } } }), RangeError);
+});
+
+Deno.test("a connection that ends with its handshake fails who asked for it, and is not dialed for ever", async () => {
+  let dials = 0;
+  const client = new HtxClient(async () => {
+    if (++dials > 9) throw new HtxError("CONNECT_FAILED", "enough");
+    const [here, there] = memoryDuplexPair();
+    // Answers message 1 and ends.
+    const io = there.io!;
+    const write = io.write.bind(io);
+    io.write = async (data) => {
+      await write(data);
+      await io.closeWrite();
+    };
+    acceptDuplex(there, { keyPair: KEY, onStream: echo() }).catch(() => {});
+    return await Promise.resolve(here);
+  }, { remoteStatic: KEY.publicKey, postQuantum: "off" });
+  assertEquals((await assertRejects(() => client.connection(), HtxError)).code, "HANDSHAKE_FAILED");
+  assertEquals(dials, 1);
+  assertEquals(
+    (await assertRejects(() => client.createBidirectionalStream(), HtxError)).code,
+    "HANDSHAKE_FAILED",
+  );
+  assertEquals(dials, 3, "a stream tries once more");
+  await client.close();
+});
+
+Deno.test("exchange(): one that is given up before there is a connection tells its body's source", async () => {
+  const client = new HtxClient(() => new Promise(() => {}), { remoteStatic: KEY.publicKey });
+  const controller = new AbortController();
+  const cancelled = Promise.withResolvers<unknown>();
+  const body = new ReadableStream<Uint8Array>({ cancel: cancelled.resolve });
+  const head = { method: "POST", scheme: "http", authority: "a.example", path: "/", fields: [] };
+  const exchanging = client.exchange({ ...head, body }, { signal: controller.signal });
+  const why = new Error("enough");
+  controller.abort(why);
+  assertEquals(await assertRejects(() => exchanging), why);
+  assertEquals(await cancelled.promise, why);
+  await client.close();
+});
+
+Deno.test("roundtrip() that is given up ends, at whatever moment", async () => {
+  await using server = serveStreams(() => new Promise(() => {}), { keyPair: KEY });
+  for (let turns = 0; turns < 16; turns++) {
+    const controller = new AbortController();
+    const why = new Error("enough");
+    const { signal } = controller;
+    const onConnection = async () => {
+      for (let turn = 0; turn < turns; turn++) await undefined;
+      controller.abort(why);
+    };
+    const options = { remoteStatic: KEY.publicKey, postQuantum: "off" as const, signal, onConnection };
+    assertEquals(await assertRejects(() => roundtrip(server.addr, "hello", options)), why);
+  }
 });
