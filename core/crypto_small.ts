@@ -12,7 +12,7 @@ import { KEY_LENGTH, requireBytes, requireHkdfLength, TAG_LENGTH } from "./crypt
 
 /** ChaCha20-Poly1305 and HKDF-SHA-256 on short inputs; the key comes with each call and nothing of it is kept. */
 export interface SmallCrypto {
-  /** The longest plaintext it is worth its while for, in bytes. */
+  /** The longest plaintext it is worth its while for, in bytes; below 0 it is out of use altogether. */
   readonly maxLength: number;
   /** As {@linkcode Aead.seal}. */
   seal(

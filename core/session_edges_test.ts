@@ -172,15 +172,21 @@ Deno.test("frames decoded by a FrameDecoderStream do as well as bytes", async ()
   assertEquals(accepted[0]!.receivedBytes, 11);
 });
 
+/** A client with keys for so many bytes, a server, and the streams that came to that. */
+function rekeying(afterBytes: number) {
+  const client = new HtxSession({ role: "client", keys: testKeys(), limits: { rekey: { afterBytes } } });
+  const streams: SessionStream[] = [];
+  const server = new HtxSession({
+    role: "server",
+    keys: testKeys(),
+    events: { stream: (stream) => streams.push(stream) },
+  });
+  return { client, server, streams };
+}
+
 Deno.test("a byte limit far below a frame a key is kept without more KEY_UPDATEs than a peer puts up with (e-21, e-46)", () => {
   for (const afterBytes of [1000, 65_536, 500_000, 16 * 65_535 - 1]) {
-    const client = new HtxSession({ role: "client", keys: testKeys(), limits: { rekey: { afterBytes } } });
-    const streams: SessionStream[] = [];
-    const server = new HtxSession({
-      role: "server",
-      keys: testKeys(),
-      events: { stream: (stream) => streams.push(stream) },
-    });
+    const { client, server, streams } = rekeying(afterBytes);
     const total = Math.min(400 * afterBytes, 8 * 2 ** 20);
     const stream = client.openStream()!;
     for (let sent = 0, got = 0; got < total;) {
@@ -297,13 +303,7 @@ Deno.test("a round trip whose question the peer dropped is measured anew after t
 
 Deno.test("a byte limit below a control frame takes no more KEY_UPDATEs than a peer puts up with (e-21, e-46)", () => {
   for (const afterBytes of [1, 16, 33, 300, 5000]) {
-    const client = new HtxSession({ role: "client", keys: testKeys(), limits: { rekey: { afterBytes } } });
-    const streams: SessionStream[] = [];
-    const server = new HtxSession({
-      role: "server",
-      keys: testKeys(),
-      events: { stream: (stream) => streams.push(stream) },
-    });
+    const { client, server, streams } = rekeying(afterBytes);
     const kept = client.openStream()!;
     for (let i = 0; i < 100; i++) {
       kept.put(new Uint8Array(20).fill(i));

@@ -24,8 +24,9 @@ const MAX_LENGTH = 1024;
 let loading: Promise<boolean> | undefined;
 
 /**
- * Loads libsodium for small frames and short keys, once; `false` where this runtime cannot, which costs speed and nothing else. It
- * is trusted after the known-answer test of all backends. TCP, TLS and QUIC carriers call this by themselves.
+ * Loads libsodium for small frames and short keys, once; `false` where this runtime cannot, which costs speed and
+ * nothing else. It is trusted after the known-answer test of all backends. TCP, TLS and QUIC carriers call this by
+ * themselves.
  *
  * @example
  * ```ts
@@ -45,11 +46,11 @@ async function load(): Promise<boolean> {
     if (typeof create !== "function") return false;
     const sodium: unknown = await create();
     if (!isSodium(sodium)) return false;
-    const cipher = new SodiumCrypto(sodium);
-    useSmallCrypto(cipher);
-    // Through the same wrapper that will use it. A wrong answer takes the cipher out of use for good.
+    const small = new SodiumCrypto(sodium);
+    useSmallCrypto(small);
+    // Through the same wrapper that will use it. A wrong answer takes it out of use for good.
     if (answersKnown(new SplitCrypto(new NobleCrypto()))) return hasSmallCrypto();
-    cipher.maxLength = -1;
+    small.maxLength = -1;
     return false;
   } catch {
     return false; // not installed, or no WebAssembly: an optional part

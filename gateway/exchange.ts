@@ -81,9 +81,9 @@ export class Exchange {
   /** Whether the answer's head has not come yet. */
   waiting = true;
   upstream: Upstream | undefined;
-  #stream: HtxStream | undefined;
   /** Its place among those that run, from the gateway. */
   _number = 0;
+  #stream: HtxStream | undefined;
   #connection: HtxConnection | undefined;
   #dialing: AbortController | undefined;
   #wake: (() => void) | undefined;

@@ -11,7 +11,7 @@ import { CipherState } from "./cipher_state.ts";
 const HASH_LENGTH = 32;
 const EMPTY = /* @__PURE__ */ new Uint8Array(0);
 
-/** The hashes of protocol names that are longer than a hash; there are as many as patterns. */
+/** What {@linkcode hashOfName} came to; there are as many as patterns. */
 const hashedNames = /* @__PURE__ */ new Map<string, Bytes>();
 
 /** The two keys of Noise Split(). */
@@ -104,8 +104,12 @@ function hashOfName(protocol: string, crypto: CryptoBackend): Bytes {
   let hash = hashedNames.get(protocol);
   if (hash === undefined) {
     const name = utf8(protocol);
-    hash = name.length > HASH_LENGTH ? crypto.sha256(name) : new Uint8Array(HASH_LENGTH);
-    if (name.length <= HASH_LENGTH) hash.set(name);
+    if (name.length > HASH_LENGTH) {
+      hash = crypto.sha256(name);
+    } else {
+      hash = new Uint8Array(HASH_LENGTH);
+      hash.set(name);
+    }
     hashedNames.set(protocol, hash);
   }
   return hash;

@@ -34,6 +34,7 @@ import {
   type HttpRequestParts,
   type HttpResponse,
 } from "./http/mod.ts";
+import { cancelQuietly } from "./http/send.ts";
 import { dialTcp, type TcpAddress } from "./tcp.ts";
 
 /** Opens a duplex to the server: whatever carrier it takes. Called anew for every connection. */
@@ -445,9 +446,7 @@ export class HtxClient implements AsyncDisposable {
       );
     } catch (error) {
       // Given up before there was a stream: its source is told. After any other failure it can be sent elsewhere.
-      if (signal.aborted && request.body?.locked === false) {
-        request.body.cancel(signal.reason).catch(() => {});
-      }
+      if (signal.aborted && request.body !== null) cancelQuietly(request.body, signal.reason);
       throw error;
     }
   }
@@ -471,10 +470,8 @@ export class HtxClient implements AsyncDisposable {
       );
     } catch (error) {
       // As in `fetch`: its source is told.
-      if (signal?.aborted) {
-        if (body instanceof HttpBody) body.cancel(signal.reason);
-        else if (body instanceof ReadableStream && !body.locked) body.cancel(signal.reason).catch(() => {});
-      }
+      const source = body instanceof HttpBody || body instanceof ReadableStream;
+      if (signal?.aborted && source) cancelQuietly(body, signal.reason);
       throw error;
     }
   }
