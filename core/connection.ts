@@ -450,10 +450,14 @@ export class HtxConnection implements AsyncDisposable {
 
   /**
    * Refuses new streams of the peer's (GOING_AWAY), waits until the open ones are finished, then ends the connection
-   * well (HTX 1.1 §3). Settles as {@linkcode HtxConnection.closed}.
+   * well (HTX 1.1 §3). Who waits for a place for a stream of this side's is told so at once. Settles as
+   * {@linkcode HtxConnection.closed}.
    */
   drain(): Promise<CloseInfo> {
     this.#session.drain();
+    for (const waiter of this.#slots.splice(0)) {
+      waiter.reject(new HtxError("GOING_AWAY", "Cannot open stream: the session is draining"));
+    }
     return this.closed;
   }
 

@@ -279,6 +279,18 @@ Deno.test("who gives up a stream in the moment a place was given hands the place
   await settle();
 });
 
+Deno.test("who waits for a place is told at once that a connection drains", async () => {
+  const { connection } = setUp("client", { maxLocalStreams: 1 });
+  const open = await connection.createBidirectionalStream();
+  await open.write(new Uint8Array(1));
+  const waiting = connection.createBidirectionalStream();
+  connection.drain();
+  assertEquals((await assertRejects(() => waiting, HtxError)).code, "GOING_AWAY");
+  assert(!connection.closing, "the open stream may finish");
+  connection.abort();
+  await settle();
+});
+
 Deno.test("a session without streams ends for idleness after the reset of one that sent nothing, too", async () => {
   const { clock, connection } = setUp("client", { idleTimeoutMs: 1000 });
   const stream = await connection.createBidirectionalStream();

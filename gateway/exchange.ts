@@ -6,6 +6,7 @@
 
 import type { Logger } from "@logtape/logtape";
 import { type HtxConnection, HtxError, type HtxStream } from "../core/mod.ts";
+import { REDIAL_MS } from "../transport/client.ts";
 import {
   exchangeOverStream,
   type HttpBody,
@@ -20,7 +21,7 @@ import type { resolveGatewayLimits } from "./limits.ts";
 import type { GatewayMetrics, Outcome } from "./metrics.ts";
 import { type ParsedRequest, pathOf } from "./request.ts";
 import type { GatewaySpan, Tracing } from "./tracing.ts";
-import { REDIAL_MS, type Upstream, type UpstreamPool } from "./upstreams.ts";
+import type { Upstream, UpstreamPool } from "./upstreams.ts";
 
 /**
  * Age of a request, in ms, from which on it is watched whether its client has gone. Deno prints a warning about its signals

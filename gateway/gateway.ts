@@ -471,14 +471,12 @@ export class Gateway implements AsyncDisposable {
     this._turn++;
     if (this._running.size === 0) return;
     const now = performance.now();
-    for (const exchange of this._running.values()) exchange.look(now);
-    if (this._pool.several) {
-      const waited = new Set<Upstream>();
-      for (const exchange of this._running.values()) {
-        if (exchange.waiting && exchange.upstream !== undefined) waited.add(exchange.upstream);
-      }
-      for (const upstream of waited) this._pool.watch(upstream);
+    const waitedFor = this._pool.several ? new Set<Upstream>() : undefined;
+    for (const exchange of this._running.values()) {
+      exchange.look(now);
+      if (exchange.waiting && exchange.upstream !== undefined) waitedFor?.add(exchange.upstream);
     }
+    for (const upstream of waitedFor ?? []) this._pool.watch(upstream);
     this.#armSweep();
   }
 

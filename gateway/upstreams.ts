@@ -5,10 +5,10 @@
  * @module
  */
 
-import { within } from "../core/_deferred.ts";
 import { type HtxConnection, HtxError, type HtxStream, timingSafeEqual, toHex } from "../core/mod.ts";
 import { type KeyPair, publicKeyFromHex } from "../noise/mod.ts";
 import { MAX_PATHS, PathSet, type PathState, type PathSwitch } from "../overlay/paths.ts";
+import { REDIAL_MS } from "../transport/client.ts";
 import { type ConnectOptions, type Dialer, HtxClient } from "../transport/mod.ts";
 
 /** Where an upstream is and who it is. */
@@ -71,8 +71,6 @@ export interface UpstreamCounters {
   rekeys: number;
 }
 
-/** Least time between dials that requests cause while an upstream is down, in ms. */
-export const REDIAL_MS = 100;
 /** Without an answer for so long, a path with an alternative is left: leaves 50 ms of the 300 for noticing. */
 const STALL_MS = 200;
 /** Traffic does not move for a gain of less than this. */
@@ -84,11 +82,6 @@ export class Upstream {
   readonly client: HtxClient;
   /** The least busy session with room, as last seen. */
   #last: HtxConnection | undefined;
-  readonly streamsPerSession: number;
-  readonly #maxSessions: number;
-  #growing: Promise<void> | undefined;
-  /** When a further session could not be had. */
-  #grownInVainAt = -Infinity;
   readonly #counters: UpstreamCounters = zero();
   /** Frames received when last looked at, to notice silence. */
   heardFrames = -1;
@@ -106,8 +99,6 @@ export class Upstream {
     const remoteStatic = typeof target.publicKey === "string"
       ? publicKeyFromHex(target.publicKey)
       : target.publicKey;
-    this.streamsPerSession = streamsPerSession;
-    this.#maxSessions = maxSessions;
     this.client = new HtxClient(dial ?? { hostname, port: port! }, {
       handshakeTimeoutMs: connectTimeoutMs,
       ...rest,
@@ -149,22 +140,6 @@ export class Upstream {
       if (best === undefined || connection.openStreams < best.openStreams) best = connection;
     }
     return this.#last = best;
-  }
-
-  /** Whether there may be a session beside those that are there, and it is not known that it cannot be had. */
-  get mayGrow(): boolean {
-    const { size } = this.client.connections;
-    return size > 0 && size < this.#maxSessions && performance.now() - this.#grownInVainAt >= REDIAL_MS;
-  }
-
-  /** Makes a further session. Whoever asks meanwhile waits for the same one, and nobody for long. */
-  grow(): Promise<void> {
-    return this.#growing ??= this.#growOnce().finally(() => this.#growing = undefined);
-  }
-
-  async #growOnce(): Promise<void> {
-    await within(this.client.connection(), STALL_MS).catch(() => {});
-    if (this.ready === undefined) this.#grownInVainAt = performance.now(); // streams wait on those that are there, then
   }
 
   /** Counters. */
@@ -305,37 +280,23 @@ export class UpstreamPool {
     return rest.reduce((best, upstream) => upstream.lastFailure < best.lastFailure ? upstream : best);
   }
 
-  /** A session of an upstream, dialed if need be. While it is down, requests do not dial more than ten times a second. */
-  async connect(upstream: Upstream, signal: AbortSignal | undefined): Promise<HtxConnection> {
+  /**
+   * Opens a stream, on a further session if those that are there have no room; waits for a place once there may be no
+   * more. While an upstream is down, requests do not dial more than ten times a second.
+   */
+  async open(
+    upstream: Upstream,
+    signal: AbortSignal | undefined,
+  ): Promise<{ connection: HtxConnection; stream: HtxStream }> {
     const since = performance.now() - upstream.lastFailure;
     if (since < REDIAL_MS && upstream.client.stats.connections === 0) {
       throw upstream.lastError ?? new HtxError("CONNECT_FAILED", "Cannot reach upstream");
     }
     try {
-      return await upstream.client.connection({ signal });
+      return await upstream.client._open(signal);
     } catch (error) {
-      if (signal?.aborted) throw error;
-      this.failed(upstream, error);
+      if (!signal?.aborted) this.failed(upstream, error);
       throw error;
-    }
-  }
-
-  /** Opens a stream, on a further session if those that are there have no room. It waits once there may be no more. */
-  async open(
-    upstream: Upstream,
-    signal: AbortSignal | undefined,
-  ): Promise<{ connection: HtxConnection; stream: HtxStream }> {
-    for (;;) {
-      const { ready } = upstream;
-      if (ready === undefined && upstream.mayGrow) {
-        await upstream.grow();
-        signal?.throwIfAborted();
-        continue;
-      }
-      const connection = ready ?? await this.connect(upstream, signal);
-      // Of many that waited for one session the first have filled it.
-      if (connection.openStreams >= connection.maxOpenStreams && upstream.mayGrow) continue;
-      return { connection, stream: await connection.createBidirectionalStream({ signal }) };
     }
   }
 

@@ -37,6 +37,9 @@ import {
 import { cancelQuietly } from "./http/send.ts";
 import { dialTcp, type TcpAddress } from "./tcp.ts";
 
+/** Least time between a dial that failed and one beside connections that stand, in ms. */
+export const REDIAL_MS = 100;
+
 /** Opens a duplex to the server: whatever carrier it takes. Called anew for every connection. */
 export type Dialer = (options: { signal?: AbortSignal | undefined }) => Promise<Duplex>;
 
@@ -120,8 +123,8 @@ export async function connectDuplex(
 /** Options of {@linkcode connect}. */
 export interface ConnectOptions extends ConnectDuplexOptions {
   /**
-   * Connections kept at most: another is dialed, one at a time, when all have as many streams open as they may. Those
-   * that take no more streams and finish what they have do not count.
+   * Connections kept at most: another is dialed, one at a time, when all have as many streams open as they may, and 100 ms
+   * after one that failed at the earliest. Those that take no more streams and finish what they have do not count.
    *
    * @default {1}
    */
@@ -178,8 +181,6 @@ export class HtxClient implements AsyncDisposable {
   readonly #maxConnections: number;
   readonly #onConnection: ConnectOptions["onConnection"];
   readonly #connections: Set<HtxConnection> = new Set();
-  /** Connections whose server said that it takes no more streams on them. */
-  readonly #leaving: WeakSet<HtxConnection> = new WeakSet();
   /** When each was last handed out: equally busy ones take turns. */
   readonly #handedOut: WeakMap<HtxConnection, number> = new WeakMap();
   #handOuts = 0;
@@ -189,6 +190,10 @@ export class HtxClient implements AsyncDisposable {
   /** Connections that are asked for a place on behalf of who waits, and what takes that back. */
   readonly #asked: Map<HtxConnection, AbortController> = new Map();
   #giveUp: AbortController = new AbortController();
+  /** When a connection last failed before it was of any use. */
+  #failedAt = -Infinity;
+  /** Dials for who waits, once that may be tried again. */
+  #redial: ReturnType<typeof setTimeout> | undefined;
   #closed = false;
   #connected = 0;
   #failed = 0;
@@ -240,7 +245,7 @@ export class HtxClient implements AsyncDisposable {
     if (this.#closed) throw closedError();
     const best = this.#leastBusy();
     // A dial may take long: the one who causes it waits for it, and whoever has no connection at all.
-    if (best !== undefined && (hasRoom(best) || !this.#mayDial)) return this.#handOut(best);
+    if (best !== undefined && (hasRoom(best) || this.#dialPause !== 0)) return this.#handOut(best);
     try {
       const connection = await raced(this.#dialOnce(), signal);
       if (!connection.closing) return this.#handOut(connection);
@@ -258,14 +263,10 @@ export class HtxClient implements AsyncDisposable {
     return connection;
   }
 
-  #takesStreams(connection: HtxConnection): boolean {
-    return !connection.closing && !connection.draining && !this.#leaving.has(connection);
-  }
-
   #leastBusy(): HtxConnection | undefined {
     let best: HtxConnection | undefined;
     for (const connection of this.#connections) {
-      if (!this.#takesStreams(connection)) continue;
+      if (!takesStreams(connection)) continue;
       if (best === undefined || this.#comesBefore(connection, best)) best = connection;
     }
     return best;
@@ -276,11 +277,14 @@ export class HtxClient implements AsyncDisposable {
     return (this.#handedOut.get(one) ?? 0) < (this.#handedOut.get(other) ?? 0);
   }
 
-  get #mayDial(): boolean {
-    if (this.#dialing !== undefined) return false;
+  /** In how many ms another connection may be dialed; `undefined` where none may. */
+  get #dialPause(): number | undefined {
+    if (this.#dialing !== undefined) return undefined;
     let kept = 0;
-    for (const connection of this.#connections) if (this.#takesStreams(connection)) kept++;
-    return kept < this.#maxConnections;
+    for (const connection of this.#connections) if (takesStreams(connection)) kept++;
+    if (kept === 0) return 0;
+    if (kept >= this.#maxConnections) return undefined;
+    return Math.max(0, this.#failedAt + REDIAL_MS - performance.now());
   }
 
   /** The dial that is under way, or else a new one. */
@@ -288,8 +292,13 @@ export class HtxClient implements AsyncDisposable {
     if (this.#dialing === undefined) {
       // Cleared out here: a dialer that throws at once has failed before `#dialing` is set.
       this.#dialing = this.#connectOnce().finally(() => this.#dialing = undefined);
-      this.#dialing.then((connection) => this.#serveWaiting(connection), (error) => {
+      this.#dialing.then((connection) => {
+        if (connection.closing) this.#failedAt = performance.now(); // it has ended with its handshake
+        this.#serveWaiting(connection);
+      }, (error) => {
+        this.#failedAt = performance.now();
         if (this.#leastBusy() === undefined) this.#refuseWaiting(error);
+        else this.#serveWaiting();
       });
     }
     return this.#dialing;
@@ -316,10 +325,11 @@ export class HtxClient implements AsyncDisposable {
 
   /** Opens a stream; the server learns of it with its first data. */
   async createBidirectionalStream(options: { signal?: AbortSignal | undefined } = {}): Promise<HtxStream> {
-    return (await this.#open(options.signal)).stream;
+    return (await this._open(options.signal)).stream;
   }
 
-  async #open(signal: AbortSignal | undefined): Promise<{ connection: HtxConnection; stream: HtxStream }> {
+  /** @internal */
+  async _open(signal: AbortSignal | undefined): Promise<{ connection: HtxConnection; stream: HtxStream }> {
     for (let again = true;; again = false) {
       signal?.throwIfAborted();
       if (this.#closed) throw closedError();
@@ -331,7 +341,7 @@ export class HtxClient implements AsyncDisposable {
         return { connection, stream: await stream };
       } catch (error) {
         // It ended while the stream waited for its turn: nothing was sent, another connection does as well.
-        if (!again || this.#closed || signal?.aborted || this.#takesStreams(connection)) throw error;
+        if (!again || this.#closed || signal?.aborted || takesStreams(connection)) throw error;
       }
     }
   }
@@ -356,6 +366,8 @@ export class HtxClient implements AsyncDisposable {
   #forget(waiter: Waiter): void {
     this.#waiting.delete(waiter);
     if (this.#waiting.size > 0) return;
+    clearTimeout(this.#redial);
+    this.#redial = undefined;
     for (const asked of this.#asked.values()) asked.abort("nobody waits"); // or a place would be taken for nobody
   }
 
@@ -388,9 +400,16 @@ export class HtxClient implements AsyncDisposable {
     }
     if (this.#waiting.size === 0) return;
     for (const connection of this.#connections) {
-      if (this.#takesStreams(connection) && !this.#asked.has(connection)) this.#ask(connection);
+      if (takesStreams(connection) && !this.#asked.has(connection)) this.#ask(connection);
     }
-    if (this.#mayDial) this.#dialOnce();
+    const pause = this.#dialPause;
+    if (pause === 0) this.#dialOnce();
+    else if (pause !== undefined) {
+      this.#redial ??= setTimeout(() => {
+        this.#redial = undefined;
+        this.#serveWaiting();
+      }, pause);
+    }
   }
 
   /** Waits for places on `connection` for as long as there is somebody who waits for one anywhere. */
@@ -403,8 +422,9 @@ export class HtxClient implements AsyncDisposable {
         if (this.#waiting.size > 0) this.#nextWaiting().resolve({ connection, stream });
         else stream.reset("CANCELLED"); // they gave up just now
       }
-    } catch {
+    } catch (error) {
       // Nobody waited any more, or the connection takes no more streams: seen below.
+      if (error instanceof HtxError && error.code === "HANDSHAKE_FAILED") this.#failedAt = performance.now();
     }
     this.#asked.delete(connection);
     if (this.#waiting.size > 0) this.#serveWaiting(connection);
@@ -482,21 +502,17 @@ export class HtxClient implements AsyncDisposable {
     attempt: (stream: HtxStream) => Promise<T>,
   ): Promise<T> {
     for (let again = replayable;; again = false) {
-      const { connection, stream } = await this.#open(signal);
+      const { connection, stream } = await this._open(signal);
       try {
         return await attempt(stream);
       } catch (error) {
         stream.reset("CANCELLED"); // the attempt may have failed before it touched the stream
         if (!(error instanceof HtxError) || !error.retryable) throw error;
-        if (error.code === "GOING_AWAY" && error.remote) this.#leave(connection);
+        // Its server takes no more streams there: it ends with the last of them, and who waits for a place is told.
+        if (error.code === "GOING_AWAY" && error.remote) connection.drain().catch(() => {});
         if (!again || this.#closed || signal?.aborted) throw error;
       }
     }
-  }
-
-  #leave(connection: HtxConnection): void {
-    this.#leaving.add(connection);
-    this.#asked.get(connection)?.abort(); // who waits would be refused there, too
   }
 
   /** Ends all connections: what is under way errors with CANCELLED. Idempotent. */
@@ -618,6 +634,10 @@ export async function roundtrip(
 
 function closedError(): HtxError {
   return new HtxError("CLOSED", "Cannot connect: the client was closed");
+}
+
+function takesStreams(connection: HtxConnection): boolean {
+  return !connection.closing && !connection.draining;
 }
 
 function hasRoom(connection: HtxConnection): boolean {

@@ -2,7 +2,7 @@ import { assert, assertEquals, assertRejects } from "@std/assert";
 import fc from "fast-check";
 import { type Duplex, type HtxConnection, HtxError, type HtxStream } from "../core/mod.ts";
 import { KeyPair } from "../noise/mod.ts";
-import { HtxClient } from "./client.ts";
+import { HtxClient, REDIAL_MS } from "./client.ts";
 import { memoryDuplexPair } from "./memory.ts";
 import { httpStreams } from "./serve.ts";
 import { acceptDuplex, type serveStreams } from "./server.ts";
@@ -22,17 +22,27 @@ interface PoolOptions {
 class Pool implements AsyncDisposable {
   readonly servers: HtxConnection[] = [];
   readonly client: HtxClient;
-  dials = 0;
+  /** When each dial began. */
+  readonly dialed: number[] = [];
 
   constructor({ onStream = echo(), dial, ...limits }: PoolOptions) {
     this.client = new HtxClient(() => {
-      this.dials++;
+      this.dialed.push(performance.now());
       const other = dial?.(this.dials);
       if (other !== undefined) return other;
       const [here, there] = memoryDuplexPair();
       acceptDuplex(there, { keyPair: KEY, onStream }).then((one) => this.servers.push(one), () => {});
       return Promise.resolve(here);
     }, { remoteStatic: KEY.publicKey, postQuantum: "off", ...limits });
+  }
+
+  get dials(): number {
+    return this.dialed.length;
+  }
+
+  /** The least time between two dials from the `nth` on. */
+  leastPause(nth: number): number {
+    return Math.min(...this.dialed.slice(nth).map((at, i) => at - this.dialed[nth - 1 + i]!));
   }
 
   /** Streams open on each connection. */
@@ -170,14 +180,52 @@ Deno.test("a further dial that fails is one for the whole burst, which waits on 
     maxLocalStreams: 1,
     dial: (nth) => nth === 1 ? undefined : Promise.reject(new HtxError("CONNECT_FAILED", "no more")),
   });
-  await Promise.all(
-    pool.burst(6).map(async (opening) => {
-      const stream = await opening;
-      await settled();
-      stream.reset("CANCELLED");
-    }),
-  );
-  assertEquals([pool.dials, pool.client.stats.failed, pool.open], [2, 1, [0]]);
+  for (let round = 0; round < 10; round++) {
+    await Promise.all(
+      pool.burst(6).map(async (opening) => {
+        const stream = await opening;
+        await settled();
+        stream.reset("CANCELLED");
+      }),
+    );
+  }
+  assert(pool.dials > 2 && pool.leastPause(2) >= REDIAL_MS, `${pool.dialed}`);
+  assertEquals([pool.client.stats.failed, pool.open], [pool.dials - 1, [0]]);
+});
+
+Deno.test("who waits beside connections that stay full gets a further one as soon as that can be had", async () => {
+  await using pool = new Pool({
+    maxConnections: 2,
+    maxLocalStreams: 1,
+    dial: (nth) => nth === 2 ? Promise.reject(new HtxError("CONNECT_FAILED", "not yet")) : undefined,
+  });
+  await Promise.all(pool.burst(2));
+  assertEquals([pool.dials, pool.open], [3, [1, 1]]);
+});
+
+Deno.test("further connections that end with their handshake are not dialed one after another", async () => {
+  await using pool = new Pool({
+    maxConnections: 2,
+    maxLocalStreams: 1,
+    dial: (nth) => {
+      if (nth === 1) return undefined;
+      const [here, there] = memoryDuplexPair();
+      const io = there.io!;
+      const write = io.write.bind(io);
+      io.write = async (data) => {
+        await write(data);
+        await io.closeWrite();
+      };
+      acceptDuplex(there, { keyPair: KEY, onStream: echo() }).catch(() => {});
+      return Promise.resolve(here);
+    },
+  });
+  const [first, second] = pool.burst(2);
+  const held = await first!;
+  while (pool.dials < 4) await settled();
+  held.reset("CANCELLED");
+  await second;
+  assert(pool.leastPause(2) >= REDIAL_MS, `${pool.dialed}`);
 });
 
 Deno.test("a dial that fails tells the whole burst when there is no other connection", async () => {
@@ -255,7 +303,8 @@ Deno.test("who waits goes on waiting as long as there is a connection, however m
   one!.abort();
   await settled();
   other!.abort();
-  assertEquals([await count([waiting!]), pool.dials], [0, 5]);
+  assertEquals(await count([waiting!]), 0);
+  assert(pool.dials > 3 && pool.leastPause(4) >= REDIAL_MS, `${pool.dialed}`);
   held[2]!.reset("CANCELLED");
   await waiting;
 });
