@@ -15,9 +15,9 @@
  * @module
  */
 
+import { isOwn } from "../../core/bytes.ts";
 import { type Bytes, utf8 } from "../../core/mod.ts";
 import type { HttpBody } from "./body.ts";
-import { isOwn } from "./client.ts";
 import type { HttpRequestHead } from "./message.ts";
 import type { HttpStream } from "./stream.ts";
 

@@ -4,7 +4,9 @@
  * @module
  */
 
+import { byteStream, type ByteStreamController, fillRequest } from "../../core/_byte_stream.ts";
 import { deferred } from "../../core/_deferred.ts";
+import { isOwn } from "../../core/bytes.ts";
 import { ByteCollector, type Bytes, concatAll, HtxError, releaseBytes } from "../../core/mod.ts";
 import type { HttpMessageDecoder } from "./decode.ts";
 import { type HttpField, oversizedMessage } from "./message.ts";
@@ -41,7 +43,7 @@ export class HttpBody {
   #state: "open" | "complete" | "failed" = "open";
   #error: unknown;
   #complete: Uint8Array | undefined;
-  #readable: ReadableStream<Uint8Array> | undefined;
+  #readable: ReadableStream<Bytes> | undefined;
   /** Whether the memory of what was read may be used again at the next read. */
   #lending = false;
   /** The bytes that the decoder is at; what was read last are views of them. */
@@ -162,18 +164,81 @@ export class HttpBody {
     }
   }
 
-  /** The content as a stream that reads only when it is pulled. Always the same one. */
-  stream(): ReadableStream<Uint8Array> {
-    this.#readable ??= new ReadableStream<Uint8Array>({
-      pull: (controller): Promise<void> | void => {
-        // No promise where the data is here already.
-        const data = this.tryRead();
-        if (data !== undefined) return deliver(controller, data);
-        return this.read().then((data) => deliver(controller, data));
-      },
+  /**
+   * The content as a byte stream that reads only when it is pulled. Always the same one. A BYOB reader leaves nothing for
+   * the garbage collector.
+   */
+  stream(): ReadableStream<Bytes> {
+    return this.#readable ??= byteStream({
+      // No promise where the data is here already.
+      pull: (controller) => this.#give(controller) ? undefined : this.#giveLate(controller),
       cancel: (reason) => this.cancel(reason),
-    }, { highWaterMark: 0 });
-    return this.#readable;
+    });
+  }
+
+  async #giveLate(controller: ByteStreamController): Promise<void> {
+    do await this.#arrival(); while (!this.#give(controller));
+  }
+
+  /** Hands what is here to the stream; whether it was anything. */
+  #give(controller: ByteStreamController): boolean {
+    const data = this.#gather();
+    if (data === undefined) return false;
+    const request = controller.byobRequest;
+    if (data === null) {
+      controller.close();
+      request?.respond(0);
+    } else if (request?.view) {
+      const taken = fillRequest(request, request.view, data);
+      if (taken < data.length) this.#early.unshift(data.subarray(taken));
+      else if (this.#isWhole(data)) this.#release();
+    } else {
+      // A byte stream takes the memory of a chunk, with all that there is on it.
+      const own = isOwn(data) && this.#isWhole(data) ? data : undefined;
+      controller.enqueue(own ?? new Uint8Array(data));
+      if (own !== undefined) this.#given = undefined;
+    }
+    return true;
+  }
+
+  /**
+   * As {@linkcode tryRead}, with the content that lies behind it on the same memory moved up to it: what was given is one
+   * piece then, and nothing else looks at its memory any more.
+   */
+  #gather(): Uint8Array | null | undefined {
+    let data = this.tryRead();
+    while (data !== undefined && data !== null) {
+      let next: Uint8Array | null | undefined;
+      try {
+        next = this.#early.shift() ?? this.#decoded();
+      } catch {
+        break; // kept, and thrown at the next read
+      }
+      if (next === undefined || next === null) break;
+      if (next.buffer !== data.buffer || !this.#isOnGiven(data)) {
+        this.#early.unshift(next);
+        break;
+      }
+      data = joined(data, next);
+    }
+    return data;
+  }
+
+  /** Whether `data` is of the bytes that were given last, and there is nothing else on their memory. */
+  #isOnGiven(data: Uint8Array): boolean {
+    const given = this.#given;
+    return given !== undefined && data.buffer === given.buffer &&
+      given.byteLength === given.buffer.byteLength;
+  }
+
+  /** Whether `data` is what is left of those bytes, too. */
+  #isWhole(data: Uint8Array): boolean {
+    return this.#isOnGiven(data) && this.#early.length === 0;
+  }
+
+  #release(): void {
+    if (this.#given !== undefined) releaseBytes(this.#given);
+    this.#given = undefined;
   }
 
   /** The trailer section, when the content has been read; rejects when that failed. */
@@ -207,32 +272,40 @@ export class HttpBody {
   }
 
   #take(): Uint8Array | null | undefined {
-    if (this.#state === "complete") return null;
-    if (this.#state === "failed") throw this.#error;
-    const decoder = this.#decoder;
     for (;;) {
+      const data = this.#decoded();
+      if (data !== undefined) return data;
+      // The decoder has nothing left of it: what waits for more it has copied.
+      if (this.#lending) this.#release();
+      this.#given = undefined;
       let chunk: Uint8Array | null | undefined;
       try {
-        const event = decoder.next();
-        if (event !== undefined) {
-          if (event.type === "data") return event.data;
-          if (event.type === "trailers") this.#trailers = event.fields;
-          if (event.type === "end") {
-            this.#drainTail();
-            this.#settle("complete", undefined);
-            return null;
-          }
-          continue;
-        }
-        // The decoder has nothing left of it: what waits for more it has copied.
-        if (this.#lending && this.#given !== undefined) releaseBytes(this.#given);
-        this.#given = undefined;
         chunk = this.#stream.tryRead();
       } catch (error) {
         throw this.#fail(error);
       }
       if (chunk === undefined) return undefined;
       this.#push(chunk);
+    }
+  }
+
+  /** What the decoder has; `undefined` where it needs more. */
+  #decoded(): Uint8Array | null | undefined {
+    if (this.#state === "complete") return null;
+    if (this.#state === "failed") throw this.#error;
+    try {
+      for (let event; (event = this.#decoder.next()) !== undefined;) {
+        if (event.type === "data") return event.data;
+        if (event.type === "trailers") this.#trailers = event.fields;
+        if (event.type === "end") {
+          this.#drainTail();
+          this.#settle("complete", undefined);
+          return null;
+        }
+      }
+      return undefined;
+    } catch (error) {
+      throw this.#fail(error);
     }
   }
 
@@ -289,7 +362,16 @@ export class HttpBody {
   }
 }
 
-function deliver(controller: ReadableStreamDefaultController<Uint8Array>, data: Uint8Array | null): void {
-  if (data === null) controller.close();
-  else controller.enqueue(data);
+/** Two pieces of the same memory, of which the shorter was moved up to the longer. */
+function joined(first: Uint8Array, second: Uint8Array): Uint8Array {
+  const { buffer, byteOffset, length } = first;
+  const whole = length + second.length;
+  if (length > second.length) {
+    const out = new Uint8Array(buffer, byteOffset, whole);
+    out.set(second, length);
+    return out;
+  }
+  const out = new Uint8Array(buffer, second.byteOffset - length, whole);
+  out.set(first);
+  return out;
 }

@@ -8,7 +8,8 @@
  */
 
 import { tell } from "../../core/_tell.ts";
-import type { Bytes } from "../../core/mod.ts";
+import { isOwn } from "../../core/bytes.ts";
+import { bytesResponse } from "./_bytes_response.ts";
 import { HttpBody } from "./body.ts";
 import { HttpMessageDecoder } from "./decode.ts";
 import { encodeHttpRequest } from "./encode.ts";
@@ -353,24 +354,13 @@ export function toResponse(received: HttpResponse, requestMethod = "GET"): Respo
   const bodiless = status === 204 || status === 205 || status === 304 || requestMethod === "HEAD";
   if (bodiless && !body.ended) discard(body);
   const { complete } = body;
-  const response = new Response(
-    bodiless
-      ? null
-      : complete === undefined
-      ? body.stream()
-      : isOwn(complete)
-      ? complete
-      : new Uint8Array(complete),
-    { status },
-  );
+  const init = { status };
+  const response = bodiless || complete === undefined
+    ? new Response(bodiless ? null : body.stream(), init)
+    : bytesResponse(isOwn(complete) ? complete : new Uint8Array(complete), init);
   const { headers } = response;
   for (const [name, value] of fields) headers.append(name, value);
   return response;
-}
-
-/** Whether the bytes stand on a plain buffer. */
-export function isOwn(bytes: Uint8Array): bytes is Bytes {
-  return bytes.buffer instanceof ArrayBuffer;
 }
 
 /** Reads to the end for the sake of the end: the head was all there was to this message. */

@@ -1,7 +1,8 @@
 // The bodies of fetch handlers' requests and responses where they take a shorter way than their streams.
 
 import { assert, assertEquals, assertRejects } from "@std/assert";
-import { concat, utf8 } from "../../core/mod.ts";
+import fc from "fast-check";
+import { concat, HtxError, utf8 } from "../../core/mod.ts";
 import { hasStaticBody } from "./_static_body.ts";
 import { streamPair } from "./_stream_pair.ts";
 import { fetchOverStream, type HttpHandler, type HttpRequestParts, serveHttpStream } from "./mod.ts";
@@ -196,4 +197,172 @@ Deno.test("content that is no JSON, or never ends, fails its reader", async () =
   await assertRejects(() => fetchOverStream(client, request, { signal: abort.signal }), Error, "gives up");
   await failed.promise;
   await served;
+});
+
+function supportsByob(stream: ReadableStream): boolean {
+  try {
+    stream.getReader({ mode: "byob" }).releaseLock();
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** The bytes of what two ends are to agree on. */
+function counting(length: number): Uint8Array<ArrayBuffer> {
+  return Uint8Array.from({ length }, (_, i) => i % 251);
+}
+
+/** Reads `stream` to its end, each time with the next kind of reader: 0 for a default one, else one with so much room. */
+async function readWith(stream: ReadableStream<Uint8Array>, rooms: readonly number[]): Promise<Uint8Array> {
+  const pieces: Uint8Array[] = [];
+  for (let i = 0;; i++) {
+    const room = rooms[i % rooms.length]!;
+    let got: { done: boolean; value: Uint8Array | undefined };
+    if (room === 0) {
+      const reader = stream.getReader();
+      const { done, value } = await reader.read();
+      got = { done, value };
+      reader.releaseLock();
+    } else {
+      const reader = stream.getReader({ mode: "byob" });
+      const { done, value } = await reader.read(new Uint8Array(room));
+      got = { done, value };
+      reader.releaseLock();
+    }
+    if (got.done) return concat(...pieces);
+    pieces.push(got.value!);
+  }
+}
+
+Deno.test("a streamed request and any response have a byte stream, whole however it is cut and read", async () => {
+  await fc.assert(
+    fc.asyncProperty(
+      fc.array(fc.oneof(fc.integer({ min: 1, max: 9 }), fc.integer({ min: 1, max: 5000 })), {
+        maxLength: 30,
+      }),
+      fc.array(fc.oneof(fc.constant(0), fc.integer({ min: 1, max: 3000 })), { minLength: 1, maxLength: 5 }),
+      fc.constantFrom(1, 7, 1000, Infinity),
+      fc.boolean(),
+      async (sizes, rooms, readSize, known) => {
+        const content = counting(sizes.reduce((sum, size) => sum + size, 0));
+        const { client, server } = streamPair({ readSize });
+        const pieces = () => {
+          let [at, next] = [0, 0];
+          return new ReadableStream<Uint8Array>({
+            pull: (controller) => {
+              const size = sizes[next++];
+              if (size === undefined) return controller.close();
+              controller.enqueue(content.slice(at, at += size));
+            },
+          });
+        };
+        let posted: Uint8Array | undefined;
+        const served = serveHttpStream(server, async (request) => {
+          // Content that is all here is as in Deno: it takes default readers.
+          const takes = request.body !== null && supportsByob(request.body) ? rooms : [0];
+          posted = request.body === null ? new Uint8Array() : await readWith(request.body, takes);
+          const headers: HeadersInit = known ? { "content-length": String(content.length) } : {};
+          return new Response(pieces(), { headers });
+        });
+        const response = await fetchOverStream(client, {
+          method: "POST",
+          scheme: "https",
+          authority: "app.example",
+          path: "/",
+          fields: [],
+          body: pieces(),
+        });
+        const got = response.body === null ? new Uint8Array() : await readWith(response.body, rooms);
+        await served;
+        assertEquals([posted, got], [content, content]);
+      },
+    ),
+    { numRuns: 60 },
+  );
+});
+
+Deno.test("a body that breaks off gives what came before it to a BYOB reader, then its error", async () => {
+  const { client, server } = streamPair();
+  const served = serveHttpStream(server, () =>
+    new Response(
+      new ReadableStream<Uint8Array>({
+        start(controller) {
+          controller.enqueue(utf8("what came"));
+        },
+        async pull(controller) {
+          await new Promise<void>((resolve) => setTimeout(resolve, 0));
+          controller.error(new Error("broke"));
+        },
+      }),
+    ), { onError: () => {} });
+  const response = await fetchOverStream(client, {
+    method: "GET",
+    scheme: "https",
+    authority: "app.example",
+    path: "/",
+    fields: [],
+  });
+  const reader = response.body!.getReader({ mode: "byob" });
+  const { value } = await reader.read(new Uint8Array(64));
+  assertEquals(value, utf8("what came"));
+  await assertRejects(() => reader.read(new Uint8Array(64)), HtxError);
+  await served;
+});
+
+Deno.test("a BYOB reader that lets go while a read waits loses nothing of what comes", async () => {
+  const { client, server } = streamPair();
+  const source = Promise.withResolvers<ReadableStreamDefaultController<Uint8Array>>();
+  const served = serveHttpStream(server, () => new Response(new ReadableStream({ start: source.resolve })));
+  const response = await fetchOverStream(client, {
+    method: "GET",
+    scheme: "https",
+    authority: "app.example",
+    path: "/",
+    fields: [],
+  });
+  const controller = await source.promise;
+  const first = response.body!.getReader({ mode: "byob" });
+  const waiting = assertRejects(() => first.read(new Uint8Array(2)), TypeError);
+  first.releaseLock();
+  await waiting;
+  controller.enqueue(utf8("all of it"));
+  controller.close();
+  assertEquals(await readWith(response.body!, [0]), utf8("all of it"));
+  await served;
+});
+
+Deno.test("a small answer is a Response as any other, sent on as bytes, and takes a BYOB reader", async () => {
+  const fetched = async (content: string) => {
+    const { client, server } = streamPair();
+    const served = serveHttpStream(server, () => new Response(content, { headers: { "x-a": "b" } }));
+    const parts = { method: "GET", scheme: "https", authority: "app.example", path: "/", fields: [] };
+    const response = await fetchOverStream(client, parts);
+    await served;
+    return response;
+  };
+  const members = (response: Response) => {
+    const names: string[] = [];
+    for (const name in response) names.push(name);
+    return names.sort();
+  };
+  const plain = await fetched("small");
+  assertEquals(members(plain), members(new Response("small")));
+  assertEquals([plain.constructor, plain.body === plain.body, plain.bodyUsed], [Response, true, false]);
+  assertEquals(await readWith(plain.body!, [2, 0, 2]), utf8("small"));
+  assertEquals([plain.bodyUsed, (await fetched("")).body === null], [true, false]);
+
+  const proxied = new Proxy(await fetched("small"), {});
+  assertEquals(await readWith(proxied.body!, [3]), utf8("small"));
+  const cloned = await fetched("small");
+  assertEquals([await cloned.clone().text(), await cloned.text()], ["small", "small"]);
+  const looked = await fetched("small");
+  assert(looked.body !== null);
+  assertEquals(await looked.text(), "small");
+  const given = await fetched("small");
+  void given.headers;
+  assert(hasStaticBody(given));
+  const dropped = await fetched("small");
+  await dropped.body!.cancel();
+  assert(dropped.bodyUsed);
 });

@@ -10,7 +10,10 @@ import type { CloseCodeName } from "../../core/mod.ts";
 export interface HttpStream {
   /** The stream's number. */
   readonly id: number;
-  /** The next bytes as they arrived, `null` at a clean end; rejects when the stream was reset or cut off. */
+  /**
+   * The next bytes as they arrived, `null` at a clean end; rejects when the stream was reset or cut off. Their memory is
+   * the reader's from then on.
+   */
   read(): Promise<Uint8Array | null>;
   /** The same without waiting: `undefined` when there is nothing yet. */
   tryRead(): Uint8Array | null | undefined;
