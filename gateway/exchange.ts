@@ -87,6 +87,8 @@ export class Exchange {
   #stream: HtxStream | undefined;
   #connection: HtxConnection | undefined;
   #dialing: AbortController | undefined;
+  /** Places for a hook's stream that are being waited for. */
+  readonly #opening: Set<AbortController> = new Set();
   #wake: (() => void) | undefined;
   /** Breaks off an answer that is being streamed. */
   #cut: ((error: HtxError) => void) | undefined;
@@ -146,7 +148,7 @@ export class Exchange {
 
   /** Whether it can go to another upstream while it waits: nothing of it has been sent, or it can be sent again. */
   get movable(): boolean {
-    if (this.parsed.webSocket) return false; // its hook has the stream
+    if (this.parsed.webSocket) return this.#opening.size > 0; // else its hook has the stream
     return this.replayable || (this.#stream === undefined && !this.#bodyStarted);
   }
 
@@ -203,6 +205,26 @@ export class Exchange {
     const { promise: givenUp, reject } = Promise.withResolvers<never>();
     this.#wake = () => reject(new HtxError("CANCELLED", "Handshake was given up"));
     return await Promise.race([run(signal), givenUp]);
+  }
+
+  /** Opens a stream for a hook, on another upstream where one cannot be reached or is left meanwhile. */
+  async openStream(signal: AbortSignal): Promise<HtxStream> {
+    const pool = this.#gateway._pool;
+    const tried = new Set<Upstream>();
+    for (;;) {
+      const upstream = this.upstream = pool.pick(tried);
+      const opening = new AbortController();
+      this.#opening.add(opening);
+      try {
+        return (await pool.open(upstream, AbortSignal.any([signal, opening.signal]))).stream;
+      } catch (error) {
+        tried.add(upstream);
+        if (signal.aborted || tried.has(pool.pick(tried))) throw error;
+        this.#gateway.metrics.retries++;
+      } finally {
+        this.#opening.delete(opening);
+      }
+    }
   }
 
   /** The handshake is done: from now on the connection is counted and cut by whoever holds it. */
@@ -390,6 +412,12 @@ export class Exchange {
 
   giveUp(why: GiveUp): void {
     if (this.#over || this.#gaveUp !== undefined) return;
+    if (why === "moved" && this.#opening.size > 0) {
+      for (const opening of this.#opening) {
+        opening.abort(new HtxError("CONNECT_FAILED", "Cannot reach upstream: it does not answer"));
+      }
+      return;
+    }
     this.#gaveUp = why;
     this.#dialing?.abort();
     this.#wake?.();

@@ -83,7 +83,7 @@ export interface UpgradeContext {
   readonly setCookie: string | undefined;
   /** Aborts when the handshake is given up: it took too long, its client has gone, or the gateway stops. */
   readonly signal: AbortSignal;
-  /** Opens a stream to an upstream. It is reset when the handshake is given up. */
+  /** Opens a stream to an upstream that can be reached. It is reset when the handshake is given up. */
   open(options?: { signal?: AbortSignal | undefined }): Promise<HtxStream>;
   /**
    * Counts the connection as running until the returned function is called; `cut` is called when the gateway stops. The
@@ -410,8 +410,7 @@ export class Gateway implements AsyncDisposable {
           signal,
           open: async (options = {}) => {
             const either = options.signal === undefined ? signal : AbortSignal.any([signal, options.signal]);
-            const upstream = exchange.upstream = this._pool.pick();
-            const { stream } = await this._pool.open(upstream, either);
+            const stream = await exchange.openStream(either);
             const reset = () => stream.reset("CANCELLED", "given up");
             if (signal.aborted) reset();
             else signal.addEventListener("abort", reset, { once: true });

@@ -14,18 +14,14 @@ import { over, raw, until } from "./_testing.ts";
 import { decoyAlone, fixedDecoy } from "./decoy.ts";
 import { parseConfig } from "./config.ts";
 import { denoFront } from "./front.ts";
-import type { GatewayOptions } from "./gateway.ts";
+import { createGateway, type Gateway, type GatewayOptions } from "./gateway.ts";
+import { localUpstream } from "./local.ts";
 import { nodeFront } from "./node_front.ts";
 import { runGateway } from "./run.ts";
 import { covertEndpoint, passWebSockets } from "./upgrade.ts";
 
-/** A gateway behind a real listener. */
-function listening(
-  handler: HttpHandler,
-  onUpgrade: GatewayOptions["onUpgrade"],
-  limits: GatewayOptions["limits"] = {},
-) {
-  const { gateway, ask, [Symbol.asyncDispose]: end } = over(handler, { onUpgrade, limits });
+/** A real listener in front of a gateway. */
+function behindDeno(gateway: Gateway) {
   const front = Deno.serve(
     { hostname: "127.0.0.1", port: 0, onListen: () => {} },
     (request, info) =>
@@ -37,11 +33,25 @@ function listening(
   );
   return {
     url: `ws://127.0.0.1:${front.addr.port}`,
+    [Symbol.asyncDispose]: () => front.shutdown(),
+  };
+}
+
+/** A gateway over an upstream of `handler`, behind a real listener. */
+function listening(
+  handler: HttpHandler,
+  onUpgrade: GatewayOptions["onUpgrade"],
+  limits: GatewayOptions["limits"] = {},
+) {
+  const { gateway, ask, [Symbol.asyncDispose]: end } = over(handler, { onUpgrade, limits });
+  const front = behindDeno(gateway);
+  return {
+    url: front.url,
     gateway,
     ask,
     [Symbol.asyncDispose]: async () => {
       await end();
-      await front.shutdown();
+      await front[Symbol.asyncDispose]();
     },
   };
 }
@@ -71,6 +81,49 @@ Deno.test("passWebSockets() takes a browser's WebSocket to a handler of the appl
   refused.onerror = (error) => error.preventDefault();
   await event(refused, "close");
   assertEquals(refused.protocol, "");
+});
+
+Deno.test("passWebSockets(): a WebSocket goes to another upstream where the first cannot be reached, or hangs", async () => {
+  for (const how of ["refused", "silent"] as const) {
+    const upstreams = ["a", "b"].map((name) =>
+      localUpstream((_request, info) => {
+        const { socket, response } = info.upgradeWebSocket();
+        socket.onmessage = ({ data }) => socket.send(`${name}: ${data}`);
+        return response;
+      }, { name })
+    );
+    const lost = new Set<string>();
+    const never = Promise.withResolvers<never>();
+    const gateway = createGateway({
+      upstream: upstreams.map(({ name, publicKey, dial }) => ({
+        name,
+        publicKey,
+        dial: async (options) => {
+          if (!lost.has(name!)) return await dial!(options);
+          if (how === "refused") throw new HtxError("CONNECT_FAILED", "refused");
+          return await never.promise;
+        },
+      })),
+      onUpgrade: passWebSockets(),
+    });
+    await using site = behindDeno(gateway);
+    await until(() => gateway.stats.upstreams.every((one) => one.state === "validated"));
+    const active = gateway.stats.upstreams.find((one) => one.active)!.name;
+    lost.add(active);
+    await upstreams.find((one) => one.name === active)!.server.shutdown({ graceMs: 0 });
+    await until(() => gateway.stats.upstreams.every((one) => one.name !== active || one.sessions === 0));
+    const socket = new WebSocket(`${site.url}/`);
+    socket.onerror = (error) => error.preventDefault();
+    assertEquals((await Promise.race([event(socket, "open"), event(socket, "close")])).type, "open");
+    const answer = new Promise((resolve) => socket.onmessage = ({ data }) => resolve(data));
+    socket.send("hello");
+    assertEquals(await answer, `${active === "a" ? "b" : "a"}: hello`);
+    const closed = event(socket, "close");
+    socket.close();
+    await closed;
+    await gateway.close();
+    for (const upstream of upstreams) await upstream[Symbol.asyncDispose]();
+  }
 });
 
 Deno.test("passWebSockets(): when the gateway stops, its WebSockets end", async () => {
