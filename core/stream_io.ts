@@ -16,11 +16,20 @@ export class StreamIo implements ByteIo {
   #rest: Uint8Array = EMPTY;
   #closed = false;
 
-  /** Locks both streams of `duplex`. */
+  /**
+   * Locks both streams of `duplex`.
+   *
+   * @throws {TypeError} when one of them is locked; the other one is not, then
+   */
   constructor(duplex: Duplex) {
     this.#duplex = duplex;
     this.#reader = duplex.readable.getReader();
-    this.#writer = duplex.writable.getWriter();
+    try {
+      this.#writer = duplex.writable.getWriter();
+    } catch (error) {
+      this.#reader.releaseLock();
+      throw error;
+    }
     this.#reader.closed.catch(() => {}); // a pending read tells it
     this.#writer.closed.catch(() => {});
   }

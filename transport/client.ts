@@ -8,6 +8,7 @@ import { deferred, raced } from "../core/_deferred.ts";
 import { tell } from "../core/_tell.ts";
 import {
   ByteCollector,
+  type ByteIo,
   type Bytes,
   type ConnectionOptions,
   deriveSessionKeys,
@@ -21,6 +22,7 @@ import {
   StreamIo,
 } from "../core/mod.ts";
 import { checkInitiateOptions, KeyPair, type PreparedInitiator, prepareInitiator } from "../noise/mod.ts";
+import { duplexIo } from "./_duplex_io.ts";
 import { endDuplex } from "./_end_duplex.ts";
 import { racedDial } from "./_raced_dial.ts";
 import { type ControlStreamReceiver, receiveControl } from "./control.ts";
@@ -95,29 +97,36 @@ export async function connectDuplex(
     throw error;
   }
   let carrier: Duplex;
+  let io: ByteIo;
   try {
     carrier = await racedDial(Promise.resolve(duplex), options.signal);
+    io = duplexIo(carrier);
   } catch (error) {
     await prepared.discard();
     throw error;
   }
-  const io = carrier.io ?? new StreamIo(carrier);
   const result = await prepared.run(io);
   const { controlStream, onStream } = options;
-  const connection: HtxConnection = new HtxConnection(carrier, {
-    ...options,
-    ...trafficShape(carrier, options),
-    role: "client",
-    crypto,
-    keys: deriveSessionKeys(result.secrets, crypto),
-    remoteStatic: result.remoteStatic,
-    handshake: { protocol: result.protocol, hybrid: result.hybrid, hash: result.hash },
-    pending: result.pending,
-    received: io instanceof StreamIo ? io.release() : undefined,
-    onStream: onStream && ((stream) => onStream(stream, connection)),
-    onControlStream: controlStream && ((stream) => receiveControl(connection, stream, controlStream)),
-  });
-  return connection;
+  try {
+    const connection: HtxConnection = new HtxConnection(carrier, {
+      ...options,
+      ...trafficShape(carrier, options),
+      role: "client",
+      crypto,
+      keys: deriveSessionKeys(result.secrets, crypto),
+      remoteStatic: result.remoteStatic,
+      handshake: { protocol: result.protocol, hybrid: result.hybrid, hash: result.hash },
+      pending: result.pending,
+      received: io instanceof StreamIo ? io.release() : undefined,
+      onStream: onStream && ((stream) => onStream(stream, connection)),
+      onControlStream: controlStream && ((stream) => receiveControl(connection, stream, controlStream)),
+    });
+    return connection;
+  } catch (error) {
+    result.wipe();
+    endDuplex(carrier);
+    throw error;
+  }
 }
 
 /** Options of {@linkcode connect}. */

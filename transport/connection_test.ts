@@ -1,9 +1,18 @@
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
-import { concat, type Duplex, HtxConnection, HtxError, type HtxStream } from "../core/mod.ts";
+import {
+  concat,
+  type CryptoBackend,
+  type Duplex,
+  HtxConnection,
+  HtxError,
+  type HtxStream,
+  selectCrypto,
+} from "../core/mod.ts";
 import { ManualClock } from "../core/_test_clock.ts";
 import { KeyPair } from "../noise/mod.ts";
 import { connect, connectDuplex, type ConnectDuplexOptions, roundtrip } from "./client.ts";
 import { memoryDuplexPair } from "./memory.ts";
+import { relayDuplex } from "./relay.ts";
 import { acceptDuplex, type AcceptOptions, serveStreams } from "./server.ts";
 import { dialTcp } from "./tcp.ts";
 import { echo } from "./upstream/echo.ts";
@@ -424,4 +433,126 @@ Deno.test("bounds out of range are the caller's mistake, told before anything is
     () => acceptDuplex(there, { keyPair: SERVER_KEY, padding: { min: 2, max: 1 } }),
     RangeError,
   );
+});
+
+/** The primitives, and how many key exchange keys made with them are not wiped. */
+function countingKeys(): { crypto: CryptoBackend; live: () => number } {
+  const native = selectCrypto();
+  const live = new Set<object>();
+  const counted = <T extends { wipe(): void }>(key: T): T => {
+    const wipe = key.wipe.bind(key);
+    live.add(key);
+    key.wipe = () => {
+      live.delete(key);
+      wipe();
+    };
+    return key;
+  };
+  const crypto: CryptoBackend = {
+    name: native.name,
+    chacha20Poly1305: (key) => native.chacha20Poly1305(key),
+    sha256: (...parts) => native.sha256(...parts),
+    hmacSha256: (key, ...parts) => native.hmacSha256(key, ...parts),
+    hkdfSha256: (ikm, salt, info, length) => native.hkdfSha256(ikm, salt, info, length),
+    x25519: (privateKey) => {
+      const key = native.x25519(privateKey);
+      return counted({
+        publicKey: key.publicKey,
+        dh: (peer: Uint8Array) => key.dh(peer),
+        wipe: () => key.wipe(),
+      });
+    },
+    mlKem768: async (seed) => {
+      const key = await native.mlKem768(seed);
+      return counted({
+        publicKey: key.publicKey,
+        decapsulate: (ciphertext: Uint8Array) => key.decapsulate(ciphertext),
+        wipe: () => key.wipe(),
+      });
+    },
+    mlKem768Encapsulate: (publicKey) => native.mlKem768Encapsulate(publicKey),
+    randomBytes: (length) => native.randomBytes(length),
+  };
+  return { crypto, live: () => live.size };
+}
+
+/** A duplex of nothing but web streams, and what was told to their sources. */
+function bareDuplex(): { duplex: Duplex; told: string[] } {
+  const told: string[] = [];
+  const duplex: Duplex = {
+    readable: new ReadableStream({ cancel: () => void told.push("cancel") }),
+    writable: new WritableStream({ abort: () => void told.push("abort") }),
+  };
+  return { duplex, told };
+}
+
+Deno.test("connectDuplex() with a duplex whose streams are locked leaves no key behind, and ends what it can", async () => {
+  const keyPair = KeyPair.generate();
+  for (const postQuantum of ["off", "require"] as const) {
+    for (const locked of ["readable", "writable"] as const) {
+      const { crypto, live } = countingKeys();
+      const options = { remoteStatic: SERVER_KEY.publicKey, keyPair, postQuantum, crypto };
+      const [here, there] = memoryDuplexPair({ streamsOnly: true });
+      if (locked === "readable") here.readable.getReader();
+      else here.writable.getWriter();
+      await assertRejects(() => connectDuplex(here, options), TypeError);
+      assertEquals(live(), 1, "the static key, which belongs to its pair");
+      assertEquals((await there.readable.getReader().read()).done, true, "the duplex is ended");
+
+      const { duplex, told } = bareDuplex();
+      if (locked === "readable") duplex.readable.getReader();
+      else duplex.writable.getWriter();
+      await assertRejects(() => connectDuplex(Promise.resolve(duplex), options), TypeError);
+      assertEquals(live(), 1);
+      assertEquals(told, [locked === "readable" ? "abort" : "cancel"]);
+    }
+  }
+});
+
+Deno.test("a duplex of which no connection can be made is ended, on either side", async () => {
+  const failing = (duplex: Duplex): Duplex => ({
+    ...duplex,
+    readable: duplex.readable,
+    writable: duplex.writable,
+    io: duplex.io!,
+    close: () => duplex.close?.(),
+    limitReceive: () => {
+      throw new RangeError("no limit");
+    },
+  });
+  for (const side of ["client", "server"] as const) {
+    const [here, there] = memoryDuplexPair();
+    const connecting = connectDuplex(side === "client" ? failing(here) : here, {
+      remoteStatic: SERVER_KEY.publicKey,
+    });
+    const accepting = acceptDuplex(side === "server" ? failing(there) : there, { keyPair: SERVER_KEY });
+    if (side === "client") {
+      await assertRejects(() => connecting, RangeError, "no limit");
+      assertEquals((await assertRejects(() => accepting, HtxError)).code, "HANDSHAKE_FAILED");
+    } else {
+      await assertRejects(() => accepting, RangeError, "no limit");
+      const { closed } = await connecting;
+      assertEquals((await assertRejects(() => closed, HtxError)).code, "HANDSHAKE_FAILED");
+    }
+  }
+});
+
+Deno.test("relayDuplex() ends both duplexes where it cannot have one", async () => {
+  for (const first of [true, false]) {
+    const { duplex: locked, told } = bareDuplex();
+    locked.writable.getWriter();
+    const { duplex: free, told: toldFree } = bareDuplex();
+    await assertRejects(() => relayDuplex(first ? locked : free, first ? free : locked), TypeError);
+    assertEquals([told, toldFree.sort()], [["cancel"], ["abort", "cancel"]]);
+  }
+});
+
+Deno.test("a server ends a duplex whose streams are locked", async () => {
+  for (const locked of ["readable", "writable"] as const) {
+    const { duplex, told } = bareDuplex();
+    if (locked === "readable") duplex.readable.getReader();
+    else duplex.writable.getWriter();
+    await assertRejects(() => acceptDuplex(duplex, { keyPair: SERVER_KEY }), TypeError);
+    assertEquals(told, [locked === "readable" ? "abort" : "cancel"]);
+  }
 });

@@ -6,7 +6,9 @@
  * @module
  */
 
-import { type ByteIo, type Duplex, StreamIo } from "../core/mod.ts";
+import type { ByteIo, Duplex } from "../core/mod.ts";
+import { duplexIo } from "./_duplex_io.ts";
+import { endDuplex } from "./_end_duplex.ts";
 
 const BUFFER_LENGTH = 65_536;
 /** What a session of the usual bounds may have under way: the first windows of its streams, and what they may grow by. */
@@ -46,10 +48,19 @@ export async function relayDuplex(
   options: RelayDuplexOptions = {},
 ): Promise<void> {
   const { maxBufferedBytes = DEFAULT_MAX_BUFFERED } = options;
-  const [a, b] = [one, other].map((duplex) => {
-    duplex.limitReceive?.(() => maxBufferedBytes);
-    return duplex.io ?? new StreamIo(duplex);
-  });
+  const ends: ByteIo[] = [];
+  try {
+    for (const duplex of [one, other]) {
+      duplex.limitReceive?.(() => maxBufferedBytes);
+      ends.push(duplexIo(duplex));
+    }
+  } catch (error) {
+    for (const io of ends) io.close();
+    endDuplex(one);
+    endDuplex(other);
+    throw error;
+  }
+  const [a, b] = ends;
   try {
     // The first failure ends it: the other direction then fails too, unheard.
     await Promise.all([pump(a!, b!), pump(b!, a!)]);

@@ -31,6 +31,7 @@ import {
   type RespondOptions,
 } from "../noise/mod.ts";
 import { acceptNext } from "./_accept.ts";
+import { duplexIo } from "./_duplex_io.ts";
 import { endDuplex } from "./_end_duplex.ts";
 import { tell } from "../core/_tell.ts";
 import type { ControlStreamHook } from "./control.ts";
@@ -126,7 +127,7 @@ async function shakeHands(duplex: Duplex, options: AcceptOptions): Promise<Hands
   }
   const crypto = options.crypto ?? selectCrypto();
   const { authorize } = options;
-  const io = duplex.io ?? new StreamIo(duplex);
+  const io = duplexIo(duplex);
   const result = await respond(io, {
     ...forHandshake,
     // Who is asked about has proven its key, and may send what its streams begin with meanwhile.
@@ -145,6 +146,24 @@ async function shakeHands(duplex: Duplex, options: AcceptOptions): Promise<Hands
 
 /** From here on the application sees streams. */
 function openConnection(duplex: Duplex, options: AcceptOptions, shaken: Handshaken): HtxConnection {
+  let connection: HtxConnection;
+  try {
+    connection = connectionOf(duplex, options, shaken);
+  } catch (error) {
+    shaken.result.wipe();
+    endDuplex(duplex);
+    throw error;
+  }
+  try {
+    if (options.controlStream !== undefined) sendControl(connection, options.controlStream);
+  } catch (error) {
+    connection.abort(); // the hook's own failure: nobody would own the connection
+    throw error;
+  }
+  return connection;
+}
+
+function connectionOf(duplex: Duplex, options: AcceptOptions, shaken: Handshaken): HtxConnection {
   const { crypto, result, received } = shaken;
   const { onStream } = options;
   const connection: HtxConnection = new HtxConnection(duplex, {
@@ -165,12 +184,6 @@ function openConnection(duplex: Duplex, options: AcceptOptions, shaken: Handshak
           remoteAddr: connection.remoteAddr,
         })),
   });
-  try {
-    if (options.controlStream !== undefined) sendControl(connection, options.controlStream);
-  } catch (error) {
-    connection.abort(); // the hook's own failure: nobody would own the connection
-    throw error;
-  }
   return connection;
 }
 
