@@ -12,6 +12,9 @@ import { SessionStream } from "./session_stream.ts";
 const EMPTY = /* @__PURE__ */ new Uint8Array(0);
 const RESOLVED: Promise<void> = /* @__PURE__ */ Promise.resolve();
 
+/** Microtask turns within which a stream has seen that a pull which returned nothing is over: one, and some to spare. */
+const PULL_TURNS = 4;
+
 interface Waiting {
   readonly at: number;
   readonly resolve: () => void;
@@ -49,6 +52,10 @@ export interface StreamWriteOptions {
 export class HtxStream extends SessionStream {
   #readable: ReadableStream<Bytes> | undefined;
   #readableController: ReadableByteStreamController | undefined;
+  /** Whether a reader of `readable` is about to be given something. */
+  #pulling = false;
+  /** Whether that must not go into an open BYOB request; so at first, where all reads until the stream has started show as one. */
+  #enqueueing = true;
   #writable: WritableStream<Uint8Array> | undefined;
   #writableController: WritableStreamDefaultController | undefined;
   /** The read that waits, told of what arrives. */
@@ -69,21 +76,47 @@ export class HtxStream extends SessionStream {
         this.#readableController = controller;
         if (this._dropped && this.error !== undefined) controller.error(this.error);
       },
-      pull: (controller) => {
-        const request = controller.byobRequest;
-        if (request?.view) {
-          const { buffer, byteOffset, byteLength } = request.view;
-          const into = new Uint8Array(buffer, byteOffset, byteLength);
-          const length = this.tryReadInto(into);
-          if (length !== undefined) return respond(controller, request, length);
-          return this.readInto(into).then((late) => respond(controller, request, late));
-        }
-        const chunk = this.tryRead();
-        if (chunk === undefined) return this.read().then((late) => deliver(controller, late));
-        deliver(controller, chunk);
-      },
+      pull: (controller) => this.#pull(controller),
       cancel: () => this.reset("CANCELLED"),
     });
+  }
+
+  /**
+   * Gives the reader what it asks for, now or later. Later, no promise says so: a default read that comes while the
+   * request of a BYOB read is open shows as another pull. Its reader came when the BYOB reader was released, and the
+   * answer to that request would go to the stream's queue, past the read that waits; a chunk enqueued goes to it.
+   */
+  #pull(controller: ReadableByteStreamController): void {
+    if (this.#pulling) this.#enqueueing = true;
+    else if (controller.byobRequest !== null || !this.#give(controller, false)) this.#giveLater(controller);
+  }
+
+  async #giveLater(controller: ReadableByteStreamController): Promise<void> {
+    this.#pulling = true;
+    try {
+      // A read that comes before the stream has seen this pull end shows with the next one.
+      if (controller.byobRequest !== null) { for (let turn = 0; turn < PULL_TURNS; turn++) await undefined; }
+      await this.#read(() => this.receivedBytes > 0 || this.receiveEnded || undefined);
+      const enqueueing = this.#enqueueing;
+      this.#pulling = this.#enqueueing = false;
+      if (!this.#give(controller, enqueueing)) this.#pull(controller);
+    } catch (error) {
+      controller.error(error);
+    }
+  }
+
+  /** Whether there was something to give: data, or the end. */
+  #give(controller: ReadableByteStreamController, enqueueing: boolean): boolean {
+    const request = enqueueing ? null : controller.byobRequest;
+    if (!request?.view) {
+      const chunk = this.tryRead();
+      if (chunk !== undefined) deliver(controller, chunk);
+      return chunk !== undefined;
+    }
+    const { buffer, byteOffset, byteLength } = request.view;
+    const length = this.tryReadInto(new Uint8Array(buffer, byteOffset, byteLength));
+    if (length !== undefined) respond(controller, request, length);
+    return length !== undefined;
   }
 
   /**

@@ -233,6 +233,98 @@ Deno.test("a BYOB read that waits ends with the stream it waits for", async () =
   await Promise.all([client.close(), server.closed]);
 });
 
+Deno.test("a BYOB reader that is released while its read waits loses nothing to who reads next", async () => {
+  const { client, server } = await pair();
+  const incoming = server.incomingBidirectionalStreams.getReader();
+  /** A stream whose BYOB reader was released with a read pending. */
+  const released = async (): Promise<[HtxStream, ReadableStream<Uint8Array<ArrayBuffer>>]> => {
+    const stream = await client.createBidirectionalStream();
+    await stream.write(new Uint8Array([1]));
+    const { readable } = (await incoming.read()).value!;
+    const reader = readable.getReader({ mode: "byob" });
+    assertEquals((await reader.read(new Uint8Array(8))).value, new Uint8Array([1]));
+    const waiting = reader.read(new Uint8Array(8));
+    reader.releaseLock();
+    await assertRejects(() => waiting, TypeError);
+    return [stream, readable];
+  };
+  type Read = () => Promise<{ done: boolean; value?: Uint8Array | undefined }>;
+  const readers: ((readable: ReadableStream<Uint8Array<ArrayBuffer>>) => Read)[] = [
+    (readable) => {
+      const reader = readable.getReader();
+      return () => reader.read();
+    },
+    (readable) => {
+      const reader = readable.getReader({ mode: "byob" });
+      return () => reader.read(new Uint8Array(8));
+    },
+  ];
+  const sent = async (stream: HtxStream, ...bytes: number[]) => {
+    await stream.write(new Uint8Array(bytes));
+    await client.ping(); // it has arrived
+  };
+  for (const reading of readers) {
+    { // read first, sent then
+      const [stream, readable] = await released();
+      const read = reading(readable);
+      const reads = [read(), read()];
+      await sent(stream, 2, 3);
+      assertEquals((await reads[0]!).value, new Uint8Array([2, 3]));
+      await sent(stream, 4);
+      assertEquals((await reads[1]!).value, new Uint8Array([4]));
+      const end = read();
+      await stream.closeWrite();
+      assertEquals((await end).done, true);
+    }
+    { // sent first, read then
+      const [stream, readable] = await released();
+      await sent(stream, 2, 3);
+      const read = reading(readable);
+      assertEquals((await read()).value, new Uint8Array([2, 3]));
+      await sent(stream, 4);
+      assertEquals((await read()).value, new Uint8Array([4]));
+    }
+    for (const readFirst of [true, false]) { // the end
+      const [stream, readable] = await released();
+      const early = readFirst ? reading(readable)() : undefined;
+      await stream.closeWrite();
+      await client.ping();
+      assertEquals((await (early ?? reading(readable)())).done, true);
+    }
+    for (const readFirst of [true, false]) { // an error
+      const [stream, readable] = await released();
+      const early = readFirst ? reading(readable)() : undefined;
+      early?.catch(() => {});
+      stream.reset("INTERNAL_ERROR");
+      await client.ping();
+      const error = await assertRejects(() => early ?? reading(readable)(), HtxError);
+      assertEquals(error.code, "INTERNAL_ERROR");
+    }
+    { // a reader in between, who gives up as well
+      const [stream, readable] = await released();
+      const between = readable.getReader();
+      const given = between.read();
+      between.releaseLock();
+      await assertRejects(() => given, TypeError);
+      const late = reading(readable)();
+      await sent(stream, 2, 3);
+      assertEquals((await late).value, new Uint8Array([2, 3]));
+    }
+    { // who does not want the rest
+      const [stream, readable] = await released();
+      const early = reading(readable)();
+      early.catch(() => {});
+      await assertRejects(() => readable.cancel(), TypeError);
+      stream.reset();
+      await assertRejects(() => early, HtxError);
+    }
+    const [stream, readable] = await released();
+    await readable.cancel();
+    assertEquals((await assertRejects(() => stream.read(), HtxError)).code, "CANCELLED");
+  }
+  await Promise.all([client.close(), server.closed]);
+});
+
 Deno.test("createBidirectionalStream() waits for a place, in order, and gives up with its signal", async () => {
   const { client, server } = await pair({ client: { maxLocalStreams: 1 }, server: { onStream: echo() } });
   const first = await client.createBidirectionalStream();
