@@ -77,8 +77,9 @@ export const DEFAULT_FRONT_PORT = 8080;
 
 /**
  * `Deno.serve` in front. It speaks HTTP/1.1 and HTTP/2, refuses malformed requests itself, and has **no time limit for
- * request heads or idle connections**: on the open internet put a proxy before it, or use `nodeFront`. It sends
- * no informational responses (save `100 Continue`) and no trailers.
+ * request heads or idle connections**, and reads on, without bound, what a client sends of a request that has been
+ * answered: on the open internet put a proxy before it, or use `nodeFront`. It sends no informational responses (save
+ * `100 Continue`) and no trailers.
  *
  * Once it was shut down, nothing ends the connections that it still has but their clients, or the end of the process:
  * `abort()` then lets go of them, and a program that wants to end calls `Deno.exit`.

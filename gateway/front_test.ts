@@ -1,4 +1,4 @@
-import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import { within } from "../core/_deferred.ts";
 import { raw } from "./_testing.ts";
 import { makeCertificate } from "./_testing_tls.ts";
@@ -120,4 +120,146 @@ Deno.test("nodeFront leaves out a 103 that Node refuses to send, and the answer 
     assertStringIncludes(answer, `HTTP/1.1 ${status} `);
     assert(answer.endsWith("\r\n\r\nx<end>"), answer);
   }
+});
+
+/** Handlers that answer before the request is over, each in another way. */
+const EARLY: readonly ((request: Request) => Promise<Response>)[] = [
+  () => Promise.resolve(new Response("early")),
+  async (request) => {
+    await request.body?.cancel();
+    return new Response("early");
+  },
+  async (request) => {
+    const reader = request.body?.getReader();
+    await reader?.read();
+    await reader?.cancel();
+    return new Response("early");
+  },
+];
+/** One that keeps what it has not read. */
+const HOLDING = async (request: Request) => {
+  await request.body?.getReader().read();
+  return new Response("early");
+};
+
+/** A client with an answer and an end to read, whatever it has sent. */
+async function upload(port: number, head: string): Promise<{ conn: Deno.Conn; answer: Promise<string> }> {
+  const conn = await Deno.connect({ hostname: "127.0.0.1", port });
+  await writeAll(conn, bytes(head));
+  const read = async () => {
+    let all = "";
+    const buffer = new Uint8Array(4096);
+    for (;;) {
+      const n = await conn.read(buffer).catch(() => null); // a reset is an end, too
+      if (n === null) return `${all}<end>`;
+      all += new TextDecoder().decode(buffer.subarray(0, n));
+    }
+  };
+  return { conn, answer: read() };
+}
+
+async function writeAll(conn: Deno.Conn, data: Uint8Array): Promise<void> {
+  for (let at = 0; at < data.length;) at += await conn.write(data.subarray(at));
+}
+
+const CHUNK = new Uint8Array([...bytes("10000\r\n"), ...new Uint8Array(65_536), 13, 10]);
+
+Deno.test("nodeFront reads no more than lingerBytes of what goes on behind an answer, and no longer than lingerTimeoutMs", async () => {
+  const cases = [...EARLY, HOLDING].flatMap((handler) =>
+    ["POST", "GET"].flatMap((method) => [true, false].map((chunked) => ({ handler, method, chunked })))
+  );
+  await Promise.all(cases.map(async ({ handler, method, chunked }) => {
+    await using front = await nodeFront(handler, { port: 0, lingerTimeoutMs: 500 });
+    const framing = chunked ? "Transfer-Encoding: chunked" : "Content-Length: 100000000000";
+    const { conn, answer } = await upload(
+      front.addr.port,
+      `${method} / HTTP/1.1\r\nHost: x\r\n${framing}\r\n\r\n`,
+    );
+    let sent = 0;
+    const sending = (async () => {
+      // What both ends' sockets hold comes on top of what is read.
+      for (; sent < 64 * 1024 ** 2; sent += CHUNK.length) await writeAll(conn, CHUNK);
+    })().catch(() => {}); // the end of the connection, which is what it is to see
+    const ended = await settles(Promise.all([sending, answer]));
+    conn.close();
+    await sending;
+    const told = `${method} ${framing} ${handler}`;
+    assert(ended, told);
+    assert(sent < 64 * 1024 ** 2, told);
+    const all = await answer;
+    assert(all.startsWith("HTTP/1.1 200 OK\r\n"), all);
+    assert(all.endsWith("early<end>"), all);
+  }));
+});
+
+Deno.test("nodeFront ends a connection whose request does not go on behind its answer", async () => {
+  await Promise.all([...EARLY, HOLDING].map(async (handler) => {
+    await using front = await nodeFront(handler, { port: 0, lingerTimeoutMs: 300 });
+    const { conn, answer } = await upload(
+      front.addr.port,
+      "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nabc",
+    );
+    const ended = await settles(answer);
+    conn.close();
+    assert(ended, `${handler}`);
+    assert((await answer).endsWith("early<end>"));
+  }));
+});
+
+Deno.test("nodeFront drops a small rest of a request behind its answer, and the connection goes on", async () => {
+  for (const handler of EARLY) {
+    for (const method of ["POST", "GET"]) {
+      await using front = await nodeFront(
+        (request) => request.headers.has("x-next") ? new Response("next") : handler(request),
+        { port: 0 },
+      );
+      const { conn, answer } = await upload(
+        front.addr.port,
+        `${method} / HTTP/1.1\r\nHost: x\r\nContent-Length: 250000\r\n\r\nabc`,
+      );
+      await writeAll(conn, new Uint8Array(249_997));
+      await writeAll(conn, bytes("GET / HTTP/1.1\r\nHost: x\r\nX-Next: 1\r\nConnection: close\r\n\r\n"));
+      const ended = await settles(answer);
+      conn.close();
+      assert(ended, `${method} ${handler}`);
+      const all = await answer;
+      assert(all.includes("early") && all.endsWith("next<end>"), all);
+    }
+  }
+});
+
+Deno.test("nodeFront: a body that nobody had begun to read when its request was answered cannot be read later", async () => {
+  const asked = Promise.withResolvers<Request>();
+  await using front = await nodeFront((request) => {
+    asked.resolve(request);
+    return new Response("early");
+  }, { port: 0, lingerTimeoutMs: 300 });
+  const { conn, answer } = await upload(
+    front.addr.port,
+    "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nabc",
+  );
+  const request = await asked.promise;
+  const ended = await settles(answer);
+  conn.close();
+  assert(ended);
+  await assertRejects(() => request.bytes());
+});
+
+Deno.test("nodeFront leaves a body alone that its handler goes on reading behind the answer", async () => {
+  const read = Promise.withResolvers<number>();
+  await using front = await nodeFront((request) => {
+    request.bytes().then((all) => read.resolve(all.length), read.reject);
+    return new Response("early");
+  }, { port: 0, lingerTimeoutMs: 100 });
+  const { conn, answer } = await upload(
+    front.addr.port,
+    "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\nConnection: keep-alive\r\n\r\n",
+  );
+  for (let i = 0; i < 5; i++) {
+    await writeAll(conn, new Uint8Array(200_000));
+    await new Promise((resolve) => setTimeout(resolve, 50)); // longer in all than the time for what nobody reads
+  }
+  assertEquals(await read.promise, 1_000_000);
+  conn.close();
+  await answer;
 });

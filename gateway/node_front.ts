@@ -26,8 +26,18 @@ export interface NodeFrontOptions extends FrontOptions {
   keepAliveTimeoutMs?: number | undefined;
   /** Bytes of a request's head. @default {65536} */
   maxHeaderBytes?: number | undefined;
+  /**
+   * Bytes that are read, and dropped, of a request that was answered before its end and that nobody reads; with more
+   * to come the connection is ended. @default {262144}
+   */
+  lingerBytes?: number | undefined;
+  /** Milliseconds after the answer for the rest of such a request to arrive; then the connection is ended. @default {5000} */
+  lingerTimeoutMs?: number | undefined;
 }
 
+/** What is read of a request behind its answer: about what Go's server reads, for as long as nginx waits for more. */
+const DEFAULT_LINGER_BYTES = 262_144;
+const DEFAULT_LINGER_TIMEOUT_MS = 5000;
 const CONNECT_REFUSAL = "HTTP/1.1 501 Not Implemented\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
 /**
@@ -38,6 +48,7 @@ const CONNECT_REFUSAL = "HTTP/1.1 501 Not Implemented\r\nconnection: close\r\nco
 export async function nodeFront(handler: FrontHandler, options: NodeFrontOptions = {}): Promise<HttpFront> {
   const { hostname = "127.0.0.1", port = DEFAULT_FRONT_PORT, tls } = options;
   const { headersTimeoutMs = 10_000, requestTimeoutMs = 0, keepAliveTimeoutMs = 15_000 } = options;
+  const { lingerBytes = DEFAULT_LINGER_BYTES, lingerTimeoutMs = DEFAULT_LINGER_TIMEOUT_MS } = options;
   const encrypted = tls !== undefined;
   const settings = {
     headersTimeout: headersTimeoutMs,
@@ -56,7 +67,9 @@ export async function nodeFront(handler: FrontHandler, options: NodeFrontOptions
       if (left > 0) running.set(peer, left);
       else running.delete(peer);
     });
-    answer(handler, incoming, outgoing, encrypted).catch(() => outgoing.destroy());
+    const rest = new Rest(incoming, lingerBytes);
+    outgoing.once("finish", () => rest.linger(lingerTimeoutMs));
+    answer(handler, incoming, outgoing, rest, encrypted).catch(() => outgoing.destroy());
   };
   const server: Server = tls === undefined
     ? (await import("node:http")).createServer(settings, onRequest)
@@ -128,12 +141,13 @@ async function answer(
   handler: FrontHandler,
   incoming: IncomingMessage,
   outgoing: ServerResponse,
+  rest: Rest,
   encrypted: boolean,
 ): Promise<void> {
   const info = new NodeInfo(incoming, outgoing, encrypted);
   let request: Request;
   try {
-    request = new NodeRequest(incoming, outgoing, info.fields, encrypted);
+    request = new NodeRequest(incoming, outgoing, rest, info.fields, encrypted);
   } catch {
     outgoing.writeHead(400, { connection: "close" });
     outgoing.end();
@@ -198,6 +212,7 @@ class NodeRequest extends Request {
   constructor(
     incoming: IncomingMessage,
     outgoing: ServerResponse,
+    rest: Rest,
     fields: readonly (readonly [string, string])[],
     encrypted: boolean,
   ) {
@@ -210,7 +225,7 @@ class NodeRequest extends Request {
       headers: fields.map(([name, value]): [string, string] => [name, value]),
     };
     if (!bodiless) {
-      init.body = bodyOf(incoming);
+      init.body = bodyOf(incoming, rest);
       init.duplex = "half";
     }
     super("http://front.invalid/", init);
@@ -246,7 +261,58 @@ class NodeRequest extends Request {
   }
 }
 
-function bodyOf(incoming: IncomingMessage): ReadableStream<Uint8Array> {
+/** What comes of a request that nobody reads to its end. */
+class Rest {
+  readonly #incoming: IncomingMessage;
+  #left: number;
+  /** Whether nobody is going to read it. */
+  dropping = false;
+  #linger: ReturnType<typeof setTimeout> | undefined;
+  /** When the body was last asked for more, by whoever reads it; `undefined` where nobody does. */
+  askedAt: number | undefined;
+
+  constructor(incoming: IncomingMessage, bytes: number) {
+    this.#incoming = incoming;
+    this.#left = bytes;
+  }
+
+  /** Reads what comes and drops it, so that the connection can go on; past the bound the client has to wait. */
+  drop(): void {
+    if (this.dropping) return;
+    this.dropping = true;
+    this.askedAt = undefined;
+    this.#incoming.on("data", (chunk: Uint8Array) => {
+      this.#left -= chunk.length;
+      if (this.#left >= 0) return;
+      this.#incoming.pause();
+      // A client that reads while it sends learns of it, and has what is left of the time to take its answer.
+      if (this.#linger !== undefined) this.#incoming.socket.end();
+    });
+    this.#incoming.resume();
+  }
+
+  /** The answer is out: gives the request this long to end. */
+  linger(ms: number): void {
+    const incoming = this.#incoming;
+    const { socket } = incoming;
+    if (incoming.complete || socket.destroyed) return;
+    const answeredAt = performance.now();
+    const late = () => {
+      const since = this.askedAt === undefined ? answeredAt : Math.max(answeredAt, this.askedAt);
+      const left = since + ms - performance.now();
+      if (left > 0) this.#linger = setTimeout(late, left);
+      else socket.destroy();
+    };
+    this.#linger = setTimeout(late, ms);
+    const done = () => clearTimeout(this.#linger);
+    incoming.once("end", done);
+    incoming.once("close", done);
+    if (this.#left < 0) socket.end();
+    if (this.askedAt === undefined) this.drop();
+  }
+}
+
+function bodyOf(incoming: IncomingMessage, rest: Rest): ReadableStream<Uint8Array> {
   let over = false;
   return new ReadableStream<Uint8Array>({
     start: (controller) => {
@@ -257,7 +323,7 @@ function bodyOf(incoming: IncomingMessage): ReadableStream<Uint8Array> {
       };
       incoming.pause();
       incoming.on("data", (chunk: Uint8Array) => {
-        if (over) return;
+        if (over || rest.dropping) return;
         incoming.pause();
         controller.enqueue(new Uint8Array(chunk));
       });
@@ -268,11 +334,13 @@ function bodyOf(incoming: IncomingMessage): ReadableStream<Uint8Array> {
       incoming.on("close", broken);
     },
     pull: () => {
+      if (rest.dropping) throw new Error("The request was answered before its body was read");
+      rest.askedAt = performance.now();
       incoming.resume();
     },
     cancel: () => {
       over = true;
-      incoming.resume(); // what still comes is dropped, so that the connection can go on
+      rest.drop();
     },
   }, { highWaterMark: 0 });
 }
