@@ -101,18 +101,21 @@ export class HttpBody {
   }
 
   /**
-   * Content that is here already: `null` at the end of the message, `undefined` when there is nothing yet.
+   * Content that is here already: `null` at the end of the message, `undefined` when there is nothing yet. Its memory is
+   * the reader's, but for {@linkcode HttpBody.lend}.
    *
    * @throws {HtxError} when the stream failed or the message turned out malformed
    */
   tryRead(): Uint8Array | null | undefined {
     const early = this.#early.shift();
-    if (early !== undefined) return early;
-    return this.#take();
+    if (early !== undefined) return this.#lending ? early : early.slice();
+    const data = this.#take();
+    return data && !this.#lending ? this.#decoder._detach(data) : data;
   }
 
   /**
-   * The next content as it arrived; `null` at the end of the message. One read at a time.
+   * The next content as it arrived; `null` at the end of the message. One read at a time. Its memory is the reader's, but
+   * for {@linkcode HttpBody.lend}.
    *
    * @throws {HtxError} when the stream failed or the message turned out malformed
    */
@@ -206,7 +209,7 @@ export class HttpBody {
    * piece then, and nothing else looks at its memory any more.
    */
   #gather(): Uint8Array | null | undefined {
-    let data = this.tryRead();
+    let data = this.#early.shift() ?? this.#take();
     while (data !== undefined && data !== null) {
       let next: Uint8Array | null | undefined;
       try {

@@ -233,6 +233,20 @@ export class HttpMessageDecoder {
     return rest;
   }
 
+  /**
+   * @internal Bytes of the last event on memory that is nobody else's, so that it may be transferred. They stand on what
+   * was pushed, together with what is still to be decoded: whichever is less is copied.
+   */
+  _detach(data: Uint8Array): Uint8Array {
+    const rest = this.#end - this.#pos;
+    if (data.length <= rest) return data.slice();
+    this.#buf = rest === 0 ? EMPTY : this.#buf.slice(this.#pos, this.#end);
+    this.#pos = 0;
+    this.#end = rest;
+    this.#owned = rest > 0;
+    return data;
+  }
+
   /** Moves the unconsumed input to a buffer of our own with room for `more` bytes. */
   #own(more: number): void {
     const rest = this.#end - this.#pos;

@@ -4,8 +4,18 @@ import { assert, assertEquals, assertRejects } from "@std/assert";
 import fc from "fast-check";
 import { concat, HtxError, utf8 } from "../../core/mod.ts";
 import { hasStaticBody } from "./_static_body.ts";
-import { streamPair } from "./_stream_pair.ts";
-import { fetchOverStream, type HttpHandler, type HttpRequestParts, serveHttpStream } from "./mod.ts";
+import { type PairStream, streamPair } from "./_stream_pair.ts";
+import {
+  encodeHttpChunk,
+  encodeHttpEnd,
+  encodeHttpRequest,
+  encodeHttpResponse,
+  exchangeOverStream,
+  fetchOverStream,
+  type HttpHandler,
+  type HttpRequestParts,
+  serveHttpStream,
+} from "./mod.ts";
 
 const TEXT = "a body of some length, ".repeat(5000);
 
@@ -365,4 +375,62 @@ Deno.test("a small answer is a Response as any other, sent on as bytes, and take
   const dropped = await fetched("small");
   await dropped.body!.cancel();
   assert(dropped.bodyUsed);
+});
+
+/** Takes a chunk away from where it came from, memory and all, as `postMessage` with a transfer list does. */
+function transferred(chunk: Uint8Array): Uint8Array {
+  assert(chunk.buffer instanceof ArrayBuffer);
+  return structuredClone(chunk, { transfer: [chunk.buffer] });
+}
+
+Deno.test("chunks of a body are their reader's, who may transfer their memory, however they came in", async () => {
+  const head = { method: "POST", scheme: "https", authority: "app.example", path: "/", fields: [] };
+  const layouts = [[10, 10, 10], [20_000, 3000, 10], [10, 20_000, 10], [50_000, 50_000], [70_000, 1, 70_000]];
+  for (const sizes of layouts) {
+    const pieces = sizes.map((size, i) => new Uint8Array(size).fill(i + 1));
+    const content = concat(...pieces);
+    const behindHead = [...pieces.map((piece) => encodeHttpChunk(piece)), encodeHttpEnd([["x-end", "1"]])];
+    for (const at of [Infinity, 100_000, 30_000, 10_001]) {
+      const send = async (to: PairStream, start: Uint8Array) => {
+        const message = concat(start, ...behindHead);
+        for (let from = 0; from < message.length; from += at) {
+          await to.write(message.slice(from, from + at), { end: from + at >= message.length });
+        }
+      };
+      const collect = async (body: ReadableStream<Uint8Array>) => {
+        const got: Uint8Array[] = [];
+        for await (const chunk of body) got.push(transferred(chunk));
+        return concat(...got);
+      };
+      const told = `${sizes} in ${at}`;
+      { // a response
+        const { client, server } = streamPair();
+        const sent = send(server, encodeHttpResponse({ status: 200, fields: [] }));
+        const response = await fetchOverStream(client, { ...head, method: "GET" });
+        assertEquals(await collect(response.body!), content, told);
+        await sent;
+      }
+      { // a request
+        const { client, server } = streamPair();
+        const got = Promise.withResolvers<Uint8Array>();
+        const served = serveHttpStream(server, (request) => {
+          collect(request.body!).then(got.resolve, got.reject);
+          return got.promise.then(() => new Response("done"));
+        });
+        await send(client, encodeHttpRequest(head));
+        assertEquals(await got.promise, content, told);
+        await served;
+      }
+      { // without a stream
+        const { client, server } = streamPair();
+        const sent = send(server, encodeHttpResponse({ status: 200, fields: [] }));
+        const { body } = await exchangeOverStream(client, { ...head, method: "GET" });
+        const got: Uint8Array[] = [];
+        for (let chunk; (chunk = await body.read()) !== null;) got.push(transferred(chunk));
+        assertEquals(concat(...got), content, told);
+        assertEquals(await body.trailers, [["x-end", "1"]]);
+        await sent;
+      }
+    }
+  }
 });
