@@ -363,10 +363,10 @@ export function toResponse(received: HttpResponse, requestMethod = "GET"): Respo
   return response;
 }
 
-/** Reads to the end for the sake of the end: the head was all there was to this message. */
+/** Reads the end, for its own sake: the head was all there was to this message. A 205 with content has none that counts. */
 function discard(body: HttpBody): void {
   const drain = async () => {
-    while (await body.read() !== null);
+    if (await body.read() !== null) body.cancel();
   };
   drain().catch(() => {}); // The exchange has dealt with the stream.
 }

@@ -206,6 +206,19 @@ Deno.test("the raw path reaches the handler byte for byte, the URL a parsed one"
   assertEquals(url, "https://app.example/*");
 });
 
+Deno.test("a server whose 205 has content all the same is told that nobody wants it", async () => {
+  const { client, server } = streamPair();
+  const served = serveHttpExchange(server, () => ({
+    status: 205,
+    fields: [],
+    body: new ReadableStream({ pull: (controller) => controller.enqueue(new Uint8Array(1000)) }),
+  }));
+  const response = await fetchOverStream(client, GET);
+  assertEquals([response.status, response.body], [205, null]);
+  await served; // its content has no end
+  assertEquals(client.resetCode, "CANCELLED");
+});
+
 Deno.test("HEAD, 204, 304 and 205 have no body; HEAD keeps its content-length", async () => {
   const cancelled: unknown[] = [];
   const body = () =>
