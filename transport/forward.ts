@@ -34,6 +34,7 @@ import {
   utf8,
 } from "../core/mod.ts";
 import { acceptNext } from "./_accept.ts";
+import { duplexIo } from "./_duplex_io.ts";
 import { racedDial } from "./_raced_dial.ts";
 import { tell } from "../core/_tell.ts";
 import type { StreamHandler } from "./server.ts";
@@ -265,23 +266,26 @@ export function forwardUpstream(options: ForwardUpstreamOptions): StreamHandler 
       }
       return;
     }
-    const io = duplex.io;
+    let io: ByteIo | undefined;
     try {
-      if (io === undefined) throw new TypeError("Cannot forward: the duplex of `dial` has no io");
+      io = duplexIo(duplex);
       if (stream.error !== undefined) return;
-      if (rest.length > 0) await io.write(rest);
-      await join(io, stream);
+      await join(io, stream, rest);
     } catch (error) {
       stream.reset("CANCELLED", "connection broke");
       tell(onError, error);
     } finally {
+      io?.close();
       duplex.close?.();
     }
   };
 }
 
-/** Carries bytes both ways until both directions have ended; where one breaks, both do, and it rejects. */
-async function join(io: ByteIo, stream: HtxStream): Promise<void> {
+/**
+ * Carries bytes both ways until both directions have ended; where one breaks, both do, and it rejects. `first` has been
+ * read of the stream already.
+ */
+async function join(io: ByteIo, stream: HtxStream, first?: Uint8Array): Promise<void> {
   let failure: { readonly error: unknown } | undefined;
   const fail = (error: unknown) => {
     failure ??= { error };
@@ -297,6 +301,7 @@ async function join(io: ByteIo, stream: HtxStream): Promise<void> {
     }
   };
   const back = async () => {
+    if (first !== undefined && first.length > 0) await io.write(first);
     for (;;) {
       const chunk = await stream.read();
       if (chunk === null) return await io.closeWrite();
@@ -304,7 +309,15 @@ async function join(io: ByteIo, stream: HtxStream): Promise<void> {
       releaseBytes(chunk);
     }
   };
+  // A write to who takes nothing does not hear of the stream's end. With NO_ERROR all that came before is still good.
+  const { signal } = stream;
+  const onAbort = () => {
+    if (stream.error?.code !== "NO_ERROR") fail(signal.reason);
+  };
+  if (signal.aborted) onAbort();
+  signal.addEventListener("abort", onAbort);
   await Promise.all([out().catch(fail), back().catch(fail)]);
+  signal.removeEventListener("abort", onAbort);
   if (failure !== undefined) throw failure.error;
 }
 

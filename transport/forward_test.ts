@@ -1,6 +1,7 @@
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
-import { concat, type Duplex, HtxError, utf8 } from "../core/mod.ts";
+import { type ByteIo, concat, type Duplex, HtxError, utf8 } from "../core/mod.ts";
 import { connect } from "./client.ts";
+import { ioDuplex } from "./duplex.ts";
 import { forward, type ForwardTarget, forwardUpstream } from "./forward.ts";
 import { memoryDuplexPair } from "./memory.ts";
 import { serveStreams } from "./server.ts";
@@ -181,6 +182,63 @@ Deno.test("forwardUpstream(): a dial that knows nothing of its signal ends in ti
   assert(errors[0] instanceof DOMException && errors[0].name === "TimeoutError");
   late.resolve(there);
   assertEquals(await here.io!.read(new Uint8Array(1)), null);
+});
+
+Deno.test("forwardUpstream(): a client that goes takes a target along that takes nothing", async () => {
+  for (const behindHeader of [true, false]) {
+    const stuck = Promise.withResolvers<void>();
+    const closed = Promise.withResolvers<void>();
+    const io: ByteIo = {
+      read: () => closed.promise.then(() => null),
+      write: () => {
+        stuck.resolve();
+        return closed.promise;
+      },
+      closeWrite: () => Promise.resolve(),
+      close: () => closed.resolve(),
+    };
+    await using server = serveStreams(
+      forwardUpstream({ allow: ["a.test:1"], dial: () => Promise.resolve(ioDuplex(io)) }),
+    );
+    await using client = await connect(server.addr, { remoteStatic: server.publicKey });
+    const stream = await client.createBidirectionalStream();
+    const header = concat(new Uint8Array([0, 12]), utf8("tcp:a.test:1"));
+    await stream.write(behindHeader ? concat(header, utf8("hello")) : header);
+    if (!behindHeader) await stream.write(utf8("hello"));
+    await stuck.promise;
+    stream.reset("CANCELLED");
+    await closed.promise;
+  }
+});
+
+Deno.test("forwardUpstream(): a dial may give a duplex of nothing but web streams, which is ended with its stream", async () => {
+  const ended: string[] = [];
+  const echo = new TransformStream<Uint8Array, Uint8Array>();
+  const writer = echo.writable.getWriter();
+  const duplex: Duplex = {
+    readable: echo.readable,
+    writable: new WritableStream({
+      write: (chunk) => writer.write(chunk),
+      close: () => writer.close(),
+      abort: () => {
+        ended.push("abort");
+        return writer.abort();
+      },
+    }),
+  };
+  const errors: unknown[] = [];
+  const onError = (error: unknown) => void errors.push(error);
+  await using server = serveStreams(
+    forwardUpstream({ allow: ["a.test:1"], dial: () => Promise.resolve(duplex), onError }),
+  );
+  await using client = await connect(server.addr, { remoteStatic: server.publicKey });
+  const stream = await client.createBidirectionalStream();
+  await stream.write(concat(new Uint8Array([0, 12]), utf8("tcp:a.test:1hello")));
+  assertEquals(await stream.read(), utf8("hello"));
+  assertEquals(errors, []);
+  stream.reset("CANCELLED");
+  await writer.closed.catch(() => {});
+  assertEquals(ended, ["abort"]);
 });
 
 Deno.test("forward(): when the tunnel breaks, the local connections break too, and close() leaves nothing", async () => {
