@@ -595,7 +595,9 @@ class Relay {
 
   async run(stream: HttpStream): Promise<void> {
     const inner = this.#inner;
-    inner._hold = () => this.#held();
+    inner._hold = () => this.#held(stream.signal);
+    const onAbort = () => this.#wake?.();
+    stream.signal.addEventListener("abort", onAbort);
     inner.onmessage = ({ data }) => {
       if (this.#socket.readyState === OPEN) this.#socket.send(data);
     };
@@ -611,6 +613,7 @@ class Relay {
       inner._close(1001, "");
     }
     await done;
+    stream.signal.removeEventListener("abort", onAbort);
     await within(this.#closed, this.#closeTimeoutMs);
   }
 
@@ -644,12 +647,13 @@ class Relay {
     else this.#earlyEnd ??= { code, reason };
   }
 
-  /** Waits while the runtime's socket is full: there is no event for it. */
-  #held(): Promise<void> | undefined {
+  /** Waits while the runtime's socket is full, for which there is no event, or until the stream is reset. */
+  #held(reset: AbortSignal): Promise<void> | undefined {
     const socket = this.#socket;
     if (socket.bufferedAmount <= RELAY_LOW_WATER) return undefined;
     return (async () => {
-      for (let pause = 1; socket.readyState === OPEN && socket.bufferedAmount > RELAY_LOW_WATER;) {
+      const full = () => socket.readyState === OPEN && socket.bufferedAmount > RELAY_LOW_WATER;
+      for (let pause = 1; full() && !reset.aborted;) {
         await new Promise<void>((resolve) => {
           const timer = setTimeout(resolve, pause);
           // Not a reaction to `#closed`: that would keep each until the end.

@@ -379,6 +379,19 @@ Deno.test("relayWebSocket() ends though its socket's closing handshake does not"
   await relayed;
 });
 
+Deno.test("relayWebSocket() ends with its stream while its socket takes nothing", async () => {
+  const { client, server } = streamPair();
+  const socket = new RuntimeSocket();
+  socket.waiting = () => 2 ** 21;
+  const relayed = relayWebSocket(socket, server, { closeTimeoutMs: 20 });
+  const passed = socket.passed(1);
+  await client.write(encodeWebSocketFrame(TEXT, utf8("x")));
+  await passed;
+  client.reset("CANCELLED");
+  await relayed;
+  assertEquals(socket.readyState, socket.CLOSING);
+});
+
 Deno.test("relayWebSocket() keeps nothing of its waits for a full socket", async () => {
   const { client, server } = streamPair();
   const socket = new RuntimeSocket();
