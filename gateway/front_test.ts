@@ -143,9 +143,13 @@ const HOLDING = async (request: Request) => {
 };
 
 /** A client with an answer and an end to read, whatever it has sent. */
-async function upload(port: number, head: string): Promise<{ conn: Deno.Conn; answer: Promise<string> }> {
+async function upload(
+  port: number,
+  head: string,
+): Promise<{ conn: Deno.Conn; answered: Promise<void>; answer: Promise<string> }> {
   const conn = await Deno.connect({ hostname: "127.0.0.1", port });
   await writeAll(conn, bytes(head));
+  const answered = Promise.withResolvers<void>();
   const read = async () => {
     let all = "";
     const buffer = new Uint8Array(4096);
@@ -153,9 +157,10 @@ async function upload(port: number, head: string): Promise<{ conn: Deno.Conn; an
       const n = await conn.read(buffer).catch(() => null); // a reset is an end, too
       if (n === null) return `${all}<end>`;
       all += new TextDecoder().decode(buffer.subarray(0, n));
+      if (all.endsWith("early")) answered.resolve();
     }
   };
-  return { conn, answer: read() };
+  return { conn, answered: answered.promise, answer: read() };
 }
 
 async function writeAll(conn: Deno.Conn, data: Uint8Array): Promise<void> {
@@ -204,6 +209,20 @@ Deno.test("nodeFront ends a connection whose request does not go on behind its a
     assert(ended, `${handler}`);
     assert((await answer).endsWith("early<end>"));
   }));
+});
+
+Deno.test("nodeFront waits no longer for the rest of a request than its connection lasts", async () => {
+  for (const close of ["", "Connection: close\r\n"]) {
+    await using front = await nodeFront(EARLY[0]!, { port: 0, lingerTimeoutMs: 60_000 });
+    const { conn, answered, answer } = await upload(
+      front.addr.port,
+      `POST / HTTP/1.1\r\nHost: x\r\n${close}Content-Length: 100\r\n\r\nabc`,
+    );
+    await answered;
+    conn.close();
+    await answer;
+    await front.shutdown();
+  }
 });
 
 Deno.test("nodeFront drops a small rest of a request behind its answer, and the connection goes on", async () => {

@@ -304,9 +304,13 @@ class Rest {
       else socket.destroy();
     };
     this.#linger = setTimeout(late, ms);
-    const done = () => clearTimeout(this.#linger);
-    incoming.once("end", done);
-    incoming.once("close", done);
+    const done = () => {
+      clearTimeout(this.#linger);
+      incoming.off("end", done);
+      socket.off("close", done);
+    };
+    incoming.on("end", done);
+    socket.on("close", done); // a request that is cut off has no event of its own for it in every case
     if (this.#left < 0) socket.end();
     if (this.askedAt === undefined) this.drop();
   }
