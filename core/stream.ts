@@ -4,6 +4,7 @@
  * @module
  */
 
+import { byteStream, type ByteStreamController } from "./_byte_stream.ts";
 import { deferred } from "./_deferred.ts";
 import type { Bytes } from "./crypto.ts";
 import type { HtxError } from "./errors.ts";
@@ -11,9 +12,6 @@ import { SessionStream } from "./session_stream.ts";
 
 const EMPTY = /* @__PURE__ */ new Uint8Array(0);
 const RESOLVED: Promise<void> = /* @__PURE__ */ Promise.resolve();
-
-/** Microtask turns within which a stream has seen that a pull which returned nothing is over: one, and some to spare. */
-const PULL_TURNS = 4;
 
 interface Waiting {
   readonly at: number;
@@ -51,11 +49,7 @@ export interface StreamWriteOptions {
  */
 export class HtxStream extends SessionStream {
   #readable: ReadableStream<Bytes> | undefined;
-  #readableController: ReadableByteStreamController | undefined;
-  /** Whether a reader of `readable` is about to be given something. */
-  #pulling = false;
-  /** Whether that must not go into an open BYOB request; so at first, where all reads until the stream has started show as one. */
-  #enqueueing = true;
+  #readableController: ByteStreamController | undefined;
   #writable: WritableStream<Uint8Array> | undefined;
   #writableController: WritableStreamDefaultController | undefined;
   /** The read that waits, told of what arrives. */
@@ -70,53 +64,15 @@ export class HtxStream extends SessionStream {
    * the stream with CANCELLED.
    */
   get readable(): ReadableStream<Bytes> {
-    return this.#readable ??= new ReadableStream({
-      type: "bytes",
-      start: (controller) => {
-        this.#readableController = controller;
-        if (this._dropped && this.error !== undefined) controller.error(this.error);
-      },
-      pull: (controller) => this.#pull(controller),
+    return this.#readable ??= byteStream({
+      tryRead: () => this.tryRead(),
+      tryReadInto: (into) => this.tryReadInto(into),
+      arrival: () => this.#read(() => this.receivedBytes > 0 || this.receiveEnded || undefined),
       cancel: () => this.reset("CANCELLED"),
+    }, (controller) => {
+      this.#readableController = controller;
+      if (this._dropped && this.error !== undefined) controller.error(this.error);
     });
-  }
-
-  /**
-   * Gives the reader what it asks for, now or later. Later, no promise says so: a default read that comes while the
-   * request of a BYOB read is open shows as another pull. Its reader came when the BYOB reader was released, and the
-   * answer to that request would go to the stream's queue, past the read that waits; a chunk enqueued goes to it.
-   */
-  #pull(controller: ReadableByteStreamController): void {
-    if (this.#pulling) this.#enqueueing = true;
-    else if (controller.byobRequest !== null || !this.#give(controller, false)) this.#giveLater(controller);
-  }
-
-  async #giveLater(controller: ReadableByteStreamController): Promise<void> {
-    this.#pulling = true;
-    try {
-      // A read that comes before the stream has seen this pull end shows with the next one.
-      if (controller.byobRequest !== null) { for (let turn = 0; turn < PULL_TURNS; turn++) await undefined; }
-      await this.#read(() => this.receivedBytes > 0 || this.receiveEnded || undefined);
-      const enqueueing = this.#enqueueing;
-      this.#pulling = this.#enqueueing = false;
-      if (!this.#give(controller, enqueueing)) this.#pull(controller);
-    } catch (error) {
-      controller.error(error);
-    }
-  }
-
-  /** Whether there was something to give: data, or the end. */
-  #give(controller: ReadableByteStreamController, enqueueing: boolean): boolean {
-    const request = enqueueing ? null : controller.byobRequest;
-    if (!request?.view) {
-      const chunk = this.tryRead();
-      if (chunk !== undefined) deliver(controller, chunk);
-      return chunk !== undefined;
-    }
-    const { buffer, byteOffset, byteLength } = request.view;
-    const length = this.tryReadInto(new Uint8Array(buffer, byteOffset, byteLength));
-    if (length !== undefined) respond(controller, request, length);
-    return length !== undefined;
   }
 
   /**
@@ -299,19 +255,4 @@ export class HtxStream extends SessionStream {
     if (error === undefined) this.#closed.resolve();
     else this.#closed.reject(error);
   }
-}
-
-function deliver(controller: ReadableByteStreamController, chunk: Bytes | null): void {
-  if (chunk !== null) return controller.enqueue(chunk);
-  controller.close();
-  controller.byobRequest?.respond(0);
-}
-
-function respond(
-  controller: ReadableByteStreamController,
-  request: ReadableStreamBYOBRequest,
-  length: number | null,
-): void {
-  if (length === null) controller.close();
-  request.respond(length ?? 0);
 }

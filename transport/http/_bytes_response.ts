@@ -6,7 +6,7 @@
  * @module
  */
 
-import { byteStream, fillRequest } from "../../core/_byte_stream.ts";
+import { byteStream } from "../../core/_byte_stream.ts";
 import type { Bytes } from "../../core/mod.ts";
 
 /** By the bodies that they stand for, which are always the same. */
@@ -32,27 +32,27 @@ class BytesResponse extends Response {
   }
 }
 
-function asByteStream(source: ReadableStream<Bytes>): ReadableStream<Bytes> {
+function asByteStream(from: ReadableStream<Bytes>): ReadableStream<Bytes> {
   let reader: ReadableStreamDefaultReader<Bytes> | undefined;
-  let rest: Bytes | undefined;
+  let held: Bytes | null | undefined;
   return byteStream({
-    pull: async (controller) => {
-      reader ??= source.getReader();
-      let value = rest ?? (await reader.read()).value;
-      while (value?.length === 0) ({ value } = await reader.read());
-      const request = controller.byobRequest;
-      if (value === undefined) {
-        controller.close();
-        request?.respond(0);
-      } else if (request?.view) {
-        const taken = fillRequest(request, request.view, value);
-        rest = taken < value.length ? value.subarray(taken) : undefined;
-      } else {
-        rest = undefined;
-        controller.enqueue(value);
-      }
+    tryRead: () => {
+      const chunk = held;
+      if (chunk) held = undefined;
+      return chunk;
     },
-    cancel: (reason) => reader === undefined ? source.cancel(reason) : reader.cancel(reason),
+    tryReadInto: (into) => {
+      if (!held) return held;
+      const part = held.subarray(0, into.length);
+      into.set(part);
+      held = part.length < held.length ? held.subarray(part.length) : undefined;
+      return part.length;
+    },
+    arrival: async () => {
+      reader ??= from.getReader();
+      do held = (await reader.read()).value ?? null; while (held?.length === 0);
+    },
+    cancel: (reason) => reader === undefined ? from.cancel(reason) : reader.cancel(reason),
   });
 }
 

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { byteStream, type ByteStreamController, fillRequest } from "../../core/_byte_stream.ts";
+import { byteStream } from "../../core/_byte_stream.ts";
 import { deferred } from "../../core/_deferred.ts";
 import { isOwn } from "../../core/bytes.ts";
 import { ByteCollector, type Bytes, concatAll, HtxError, releaseBytes } from "../../core/mod.ts";
@@ -173,35 +173,30 @@ export class HttpBody {
    */
   stream(): ReadableStream<Bytes> {
     return this.#readable ??= byteStream({
-      // No promise where the data is here already.
-      pull: (controller) => this.#give(controller) ? undefined : this.#giveLate(controller),
+      tryRead: () => this.#takePiece(),
+      tryReadInto: (into) => this.#takeInto(into),
+      arrival: () => this.#arrival(),
       cancel: (reason) => this.cancel(reason),
     });
   }
 
-  async #giveLate(controller: ByteStreamController): Promise<void> {
-    do await this.#arrival(); while (!this.#give(controller));
+  #takePiece(): Bytes | null | undefined {
+    const data = this.#gather();
+    if (data === undefined || data === null) return data;
+    // A byte stream takes the memory of a chunk, with all that there is on it.
+    if (!isOwn(data) || !this.#isWhole(data)) return new Uint8Array(data);
+    this.#given = undefined;
+    return data;
   }
 
-  /** Hands what is here to the stream; whether it was anything. */
-  #give(controller: ByteStreamController): boolean {
+  #takeInto(into: Uint8Array): number | null | undefined {
     const data = this.#gather();
-    if (data === undefined) return false;
-    const request = controller.byobRequest;
-    if (data === null) {
-      controller.close();
-      request?.respond(0);
-    } else if (request?.view) {
-      const taken = fillRequest(request, request.view, data);
-      if (taken < data.length) this.#early.unshift(data.subarray(taken));
-      else if (this.#isWhole(data)) this.#release();
-    } else {
-      // A byte stream takes the memory of a chunk, with all that there is on it.
-      const own = isOwn(data) && this.#isWhole(data) ? data : undefined;
-      controller.enqueue(own ?? new Uint8Array(data));
-      if (own !== undefined) this.#given = undefined;
-    }
-    return true;
+    if (data === undefined || data === null) return data;
+    const length = Math.min(into.length, data.length);
+    into.set(data.subarray(0, length));
+    if (length < data.length) this.#early.unshift(data.subarray(length));
+    else if (this.#isWhole(data)) this.#release();
+    return length;
   }
 
   /**

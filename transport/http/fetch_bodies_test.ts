@@ -320,26 +320,35 @@ Deno.test("a body that breaks off gives what came before it to a BYOB reader, th
   await served;
 });
 
-Deno.test("a BYOB reader that lets go while a read waits loses nothing of what comes", async () => {
-  const { client, server } = streamPair();
-  const source = Promise.withResolvers<ReadableStreamDefaultController<Uint8Array>>();
-  const served = serveHttpStream(server, () => new Response(new ReadableStream({ start: source.resolve })));
-  const response = await fetchOverStream(client, {
-    method: "GET",
-    scheme: "https",
-    authority: "app.example",
-    path: "/",
-    fields: [],
-  });
-  const controller = await source.promise;
-  const first = response.body!.getReader({ mode: "byob" });
-  const waiting = assertRejects(() => first.read(new Uint8Array(2)), TypeError);
-  first.releaseLock();
-  await waiting;
-  controller.enqueue(utf8("all of it"));
-  controller.close();
-  assertEquals(await readWith(response.body!, [0]), utf8("all of it"));
-  await served;
+Deno.test("a BYOB reader that lets go while a read waits loses nothing of what comes, to whoever reads next", async () => {
+  for (const room of [0, 3]) {
+    for (const early of [false, true]) {
+      const { client, server } = streamPair();
+      const source = Promise.withResolvers<ReadableStreamDefaultController<Uint8Array>>();
+      const served = serveHttpStream(
+        server,
+        () => new Response(new ReadableStream({ start: source.resolve })),
+      );
+      const response = await fetchOverStream(client, {
+        method: "GET",
+        scheme: "https",
+        authority: "app.example",
+        path: "/",
+        fields: [],
+      });
+      const controller = await source.promise;
+      const first = response.body!.getReader({ mode: "byob" });
+      const waiting = assertRejects(() => first.read(new Uint8Array(2)), TypeError);
+      await new Promise<void>((resolve) => setTimeout(resolve, 0)); // the read has reached the stream
+      first.releaseLock();
+      await waiting;
+      const reading = early ? readWith(response.body!, [room]) : undefined;
+      controller.enqueue(utf8("all of it"));
+      controller.close();
+      await served;
+      assertEquals(await (reading ?? readWith(response.body!, [room])), utf8("all of it"));
+    }
+  }
 });
 
 Deno.test("a small answer is a Response as any other, sent on as bytes, and takes a BYOB reader", async () => {
