@@ -443,12 +443,14 @@ export class Exchange {
     }
     const { setCookie } = this;
     if (setCookie !== undefined) headers.push(["set-cookie", setCookie]);
-    const bodiless = status === 204 || status === 205 || status === 304 || this.parsed.method === "HEAD";
+    const contentless = status === 204 || status === 205 || status === 304;
+    const bodiless = contentless || this.parsed.method === "HEAD";
     const { complete } = body;
     let content: Uint8Array<ArrayBuffer> | ReadableStream<Uint8Array> | null;
     if (bodiless) {
       if (!body.ended) body.cancel();
-      content = null;
+      // Deno.serve takes null for a content of length 0, which a HEAD would tell of its GET (RFC 9110 §8.6).
+      content = contentless || headers.some(([name]) => name === "content-length") ? null : emptyStream();
       this.#finish("forwarded");
     } else if (complete !== undefined) {
       this.#bytesOut = complete.length;
@@ -462,7 +464,7 @@ export class Exchange {
     }
     try {
       const response = new Response(content as BodyInit | null, { status, headers });
-      if (content instanceof ReadableStream) offerToLend(response, content, body);
+      if (!bodiless && content instanceof ReadableStream) offerToLend(response, content, body);
       return response;
     } catch (error) {
       body.cancel();
@@ -629,6 +631,10 @@ export class Exchange {
       },
     );
   }
+}
+
+function emptyStream(): ReadableStream<Uint8Array> {
+  return new ReadableStream({ start: (controller) => controller.close() });
 }
 
 function plain(

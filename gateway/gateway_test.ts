@@ -124,6 +124,19 @@ Deno.test("HEAD, 204 and 304 have no body; HEAD keeps its content-length", async
   }
 });
 
+Deno.test("a HEAD whose answer tells no length is given none", async () => {
+  const bytes = new TextEncoder().encode("nobody knows how much");
+  await using g = over(() => new Response(ReadableStream.from([bytes])));
+  for (const make of [denoFront, nodeFront]) {
+    await using front = await make(g.gateway.handler, { port: 0 });
+    const url = `http://127.0.0.1:${front.addr.port}/`;
+    const { out } = await curl("-I", url);
+    assertStringIncludes(out, "200 OK");
+    assert(!out.toLowerCase().includes("content-length"), out); // RFC 9110 §8.6: it would be the one of a GET
+    assertEquals((await curl(url)).out, "nobody knows how much");
+  }
+});
+
 Deno.test("GET and HEAD that announce a body get 400, TRACE and CONNECT 501", async () => {
   await using g = over(tell);
   await using front = denoFront(g.gateway.handler, { port: 0 });
