@@ -64,13 +64,23 @@ export class Arguments {
     return word;
   }
 
-  /** A port number; 0 lets the system choose. */
+  /** A port number to listen on; 0 lets the system choose. */
   port(name: string): number {
+    const port = this.#port(name, 0);
+    portsAsked.push(port);
+    return port;
+  }
+
+  /** The port number of a server. */
+  remotePort(name: string): number {
+    return this.#port(name, 1);
+  }
+
+  #port(name: string, lowest: number): number {
     const value = this.text(name);
-    if (!/^[0-9]{1,5}$/.test(value) || Number(value) > 65_535) {
-      throw new UsageError(`${name} is ${show(value)}, not a port number of 0 to 65535`);
+    if (!/^[0-9]{1,5}$/.test(value) || Number(value) < lowest || Number(value) > 65_535) {
+      throw new UsageError(`${name} is ${show(value)}, not a port number of ${lowest} to 65535`);
     }
-    portsAsked.push(Number(value));
     return Number(value);
   }
 
@@ -99,7 +109,7 @@ export class Arguments {
   }
 }
 
-/** Ports that were asked for, for the message about one that is taken. */
+/** Ports to listen on that were asked for, for the message about one that is taken. */
 const portsAsked: number[] = [];
 
 /** Runs a program: reads its arguments, and turns errors into one line and an exit status. */

@@ -25,7 +25,7 @@ Usage: deno run -N examples/client_cli.ts HOST PORT SERVER_PUB_HEX TEXT
 Exit status: 0 replied, 1 no reply (refused, wrong key), 2 bad arguments.`;
 
 await main({ help, positional: ["HOST", "PORT", "SERVER_PUB_HEX", "TEXT"] }, async (args) => {
-  const address = { hostname: args.text("HOST"), port: args.port("PORT") };
+  const address = { hostname: args.text("HOST"), port: args.remotePort("PORT") };
   args.key("SERVER_PUB_HEX");
   const remoteStatic = publicKeyFromHex(args.text("SERVER_PUB_HEX"));
   const reply = await roundtrip(address, args.text("TEXT"), { remoteStatic, handshakeTimeoutMs: 5000 }).catch(

@@ -32,7 +32,10 @@ const EXAMPLES: Record<string, { permissions: string[]; works: string[]; bad: [s
   "client_cli.ts": {
     permissions: ["-N"],
     works: [],
-    bad: [[[], /HOST is missing/], [["127.0.0.1", "http", "00", "hi"], /PORT is "http"/]],
+    bad: [[[], /HOST is missing/], [["127.0.0.1", "http", "00", "hi"], /PORT is "http"/], [
+      ["127.0.0.1", "0", "00", "hi"],
+      /PORT is "0", not a port number of 1 to 65535/,
+    ]],
   },
   "gateway_server.ts": {
     permissions: ["-N"],

@@ -43,12 +43,7 @@ await main({ help, stays: true, positional, options: { key: undefined } }, async
 async function serveTargets(args: Arguments): Promise<void> {
   const address = { hostname: args.text("HOST"), port: args.port("PORT") };
   const allow = args.text("TARGETS").split(",");
-  let handler;
-  try {
-    handler = forwardUpstream({ allow, onError: report });
-  } catch (error) {
-    throw new UsageError(error instanceof Error ? error.message : String(error));
-  }
+  const handler = usage(() => forwardUpstream({ allow, onError: report }));
   const file = args.optional("--key");
   const server = serveStreams(handler, {
     ...address,
@@ -61,20 +56,30 @@ async function serveTargets(args: Arguments): Promise<void> {
 }
 
 async function connectPort(args: Arguments): Promise<void> {
-  const address = { hostname: args.text("HOST"), port: args.port("PORT") };
+  const address = { hostname: args.text("HOST"), port: args.remotePort("PORT") };
   args.key("SERVER_PUB_HEX");
   const remoteStatic = publicKeyFromHex(args.text("SERVER_PUB_HEX"));
   const listen = { port: args.port("LOCAL_PORT") };
   const target = args.text("TARGET");
-  if (!/^.+:[0-9]+$/.test(target)) throw new UsageError(`TARGET is not host:port`);
+  const port = Number(/^.+:([0-9]+)$/.exec(target)?.[1]);
+  if (!(port >= 1 && port <= 65_535)) throw new UsageError("TARGET is not host:port");
   // The client dials again by itself when the tunnel has broken.
   const client = await connect(address, { remoteStatic, handshakeTimeoutMs: 5000 });
   try {
-    const forwarder = forward({ listen, client, target, onError: report });
+    const forwarder = usage(() => forward({ listen, client, target, onError: report }));
     console.log(`forwarding ${forwarder.addr.hostname}:${forwarder.addr.port} to ${target}`);
     await untilStopped([forwarder]);
   } finally {
     await client.close();
+  }
+}
+
+/** What `make` gives; what it does not take was said on the command line. */
+function usage<T>(make: () => T): T {
+  try {
+    return make();
+  } catch (error) {
+    throw error instanceof TypeError ? new UsageError(error.message) : error;
   }
 }
 

@@ -50,6 +50,19 @@ Deno.test("forward.ts takes curl to a server on the far side, and to no other", 
       const refused = await new Deno.Command("curl", { args: ["-s", `http://127.0.0.1:${other}/`] }).output();
       assertEquals(refused.success, false);
       assertMatch((await outside.stop()).stderr, /connection broke: .*not allowed/);
+      // The port that it dials is none that it could find taken.
+      assertOneLine(
+        await run("forward.ts", ["--allow-net=127.0.0.1"], [
+          "connect",
+          "127.0.0.1",
+          port,
+          pub,
+          local,
+          target,
+        ]),
+        1,
+        new RegExp(`^error: port ${local} is taken`),
+      );
       assertStopped(await near.stop("SIGTERM"));
     }
     assertEquals((await Deno.stat(`${dir}/key`)).mode! & 0o777, 0o600);
@@ -70,6 +83,8 @@ Deno.test("forward.ts explains itself, and refuses bad arguments in one line", a
     [["serve", "127.0.0.1", "0", "nonsense"], 2, /neither host:port nor host:\*/],
     [["connect", "127.0.0.1", "1", "xyz", "0", "a:1"], 1, /SERVER_PUB_HEX is not a key/],
     [["connect", "127.0.0.1", "1", pub, "0", "a"], 2, /TARGET is not host:port/],
+    [["connect", "127.0.0.1", "1", pub, "0", "a:65536"], 2, /TARGET is not host:port/],
+    [["connect", "127.0.0.1", "0", pub, "0", "a:1"], 2, /PORT is "0", not a port number of 1 to 65535/],
     [["connect", "127.0.0.1", "1", pub, "0", "a:1"], 1, /is the server running/],
   ];
   const outcomes = await Promise.all(bad.map(([args]) => run("forward.ts", ["--allow-net=127.0.0.1"], args)));
