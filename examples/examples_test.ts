@@ -322,6 +322,12 @@ body = "a decoy"
     assertOneLine(none, 1, /there is no file .*none\.toml/);
     const denied = await run("start_from_config.ts", [], ["echo", `${folder}/config.toml`]);
     assertOneLine(denied, 1, /--allow-read/);
+    using taken = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+    await Deno.writeTextFile(`${folder}/taken.toml`, `[listen]\nport = ${taken.addr.port}\n`);
+    for (const word of ["echo", "gateway"]) {
+      const outcome = await run("start_from_config.ts", permissions, [word, `${folder}/taken.toml`]);
+      assertOneLine(outcome, 1, new RegExp(`listen\\.port: 127\\.0\\.0\\.1:${taken.addr.port} is taken`));
+    }
     await Deno.remove(`${folder}/server.key`);
     const unwritable = await run("start_from_config.ts", ["-N", `-R=${folder}`], [
       "echo",

@@ -47,7 +47,14 @@ await main({ help, stays: true, positional: { echo: ["FILE"], gateway: ["FILE"] 
 
 async function startEcho({ listen, identity }: GatewayConfig, base: string): Promise<void> {
   const keyPair = identity.key === "" ? undefined : await key(identity.key, base);
-  const server = serveStreams(echo(), { hostname: listen.hostname, port: listen.port, keyPair });
+  const { hostname, port } = listen;
+  let server;
+  try {
+    server = serveStreams(echo(), { hostname, port, keyPair });
+  } catch (error) {
+    if (!(error instanceof Deno.errors.AddrInUse)) throw error;
+    throw new Failure(`Cannot use listen.port: ${hostPort({ hostname, port })} is taken`);
+  }
   console.log(`echo on ${hostPort(server.addr)}`);
   console.log(`server_pub=${toHex(server.publicKey)}`);
   await untilStopped([server]);
