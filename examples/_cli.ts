@@ -127,6 +127,7 @@ export async function main(command: Command, run: (args: Arguments) => void | Pr
     }
     await run(args);
   } catch (error) {
+    if (error instanceof Deno.errors.BrokenPipe) Deno.exit(SIGPIPE_STATUS); // such as "| head": it has what it wanted
     console.error(`error: ${describe(error).trim().replaceAll(/\s*\n\s*/g, "; ")}`);
     Deno.exit(error instanceof UsageError ? 2 : 1);
   }
@@ -139,6 +140,8 @@ export interface Stoppable {
 
 /** Milliseconds that running work gets to finish. */
 const GRACE_MS = 3000;
+/** What a shell tells of a program that SIGPIPE ended, which the runtime ignores. */
+const SIGPIPE_STATUS = 141;
 const SIGNALS: readonly Deno.Signal[] = Deno.build.os === "windows" ? ["SIGINT"] : ["SIGINT", "SIGTERM"];
 
 const stop: PromiseWithResolvers<void> = Promise.withResolvers();

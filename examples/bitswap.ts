@@ -72,12 +72,24 @@ await main({ help, stays: ["serve"], positional }, async (args) => {
 
 async function put(args: Arguments): Promise<void> {
   const name = args.text("FILE");
+  const length = name === "-" ? undefined : await lengthOf(name);
   const store = await openDirectory(args.text("DIR"));
-  const progress = showProgress(name === "-" ? undefined : (await Deno.stat(name)).size);
+  const progress = showProgress(length);
   const content = name === "-" ? Deno.stdin.readable : (await Deno.open(name)).readable;
   const { cid } = await addFile(store, content, { onProgress: (bytes) => progress.set(bytes) });
   progress.end();
   console.log(`${cid}`);
+}
+
+async function lengthOf(file: string): Promise<number> {
+  const info = await Deno.stat(file).catch((error) => {
+    if (error instanceof Deno.errors.NotFound) {
+      throw new Failure(`there is no file ${file}: name one that exists`);
+    }
+    throw error;
+  });
+  if (info.isDirectory) throw new Failure(`${file} is a directory: name a file`);
+  return info.size;
 }
 
 async function serve(args: Arguments): Promise<void> {

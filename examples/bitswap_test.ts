@@ -51,6 +51,33 @@ Deno.test("bitswap.ts puts a file, serves its blocks, and gets it back", async (
   }
 });
 
+Deno.test("bitswap.ts ends without a word when the reader of its output has had enough", async () => {
+  const dir = await Deno.makeTempDir();
+  try {
+    await Deno.writeFile(`${dir}/big`, new Uint8Array(8 * 1024 ** 2));
+    const cid = (await run("bitswap.ts", ALL, ["put", `${dir}/big`, `${dir}/blocks`])).stdout.trim();
+    await using server = Example.start("bitswap.ts", ALL, ["serve", "127.0.0.1", "0", `${dir}/blocks`]);
+    const peer = await server.find(/peer=(\S+)/);
+    const script = new URL("bitswap.ts", import.meta.url).pathname;
+    await using cat = new Deno.Command("deno", {
+      args: ["run", "--no-prompt", "--quiet", "-N", script, "cat", cid, peer],
+      env: { NO_COLOR: "1" },
+      stdin: "null",
+      stdout: "piped",
+      stderr: "piped",
+    }).spawn();
+    const reader = cat.stdout.getReader();
+    assertEquals((await reader.read()).done, false);
+    await reader.cancel();
+    const stderr = await new Response(cat.stderr).text();
+    assertEquals((await cat.status).code, 141); // what a shell tells of SIGPIPE
+    assertEquals(/error|pipe/i.exec(stderr), null);
+    await server.stop();
+  } finally {
+    await Deno.remove(dir, { recursive: true });
+  }
+});
+
 Deno.test("bitswap.ts explains itself, and refuses bad arguments in one line", async () => {
   assertMatch((await run("bitswap.ts", [], ["--help"])).stdout, /Usage: bitswap\.ts put FILE DIR/);
   const key = "11".repeat(32);
@@ -65,6 +92,19 @@ Deno.test("bitswap.ts explains itself, and refuses bad arguments in one line", a
     const outcome = await run("bitswap.ts", ["-N"], args);
     assertEquals(outcome.code, code, outcome.stderr);
     assertMatch(outcome.stderr, pattern);
+  }
+  const dir = await Deno.makeTempDir();
+  try {
+    for (
+      const [file, pattern] of [[dir, /is a directory: name a file/], [
+        `${dir}/none`,
+        /there is no file/,
+      ]] as const
+    ) {
+      assertOneLine(await run("bitswap.ts", ALL, ["put", file, `${dir}/blocks`]), 1, pattern);
+    }
+  } finally {
+    await Deno.remove(dir, { recursive: true });
   }
 });
 
