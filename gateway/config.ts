@@ -632,7 +632,8 @@ function suggestion(path: readonly (string | number)[]): string {
   const wanted = String(path.at(-1));
   const best = Object.keys(entries).map((name) => [distance(name, wanted), name] as const)
     .sort((a, b) => a[0] - b[0])[0];
-  return best !== undefined && best[0] <= 3 ? `; did you mean ${best[1]}?` : "";
+  const near = Math.max(1, Math.min(3, Math.floor(wanted.length / 3)));
+  return best !== undefined && best[0] <= near ? `; did you mean ${best[1]}?` : "";
 }
 
 function entriesOf(node: unknown): Record<string, unknown> | undefined {
@@ -649,14 +650,19 @@ function entriesOf(node: unknown): Record<string, unknown> | undefined {
   return undefined;
 }
 
-/** Levenshtein distance. */
+/** Letters put in, left out, mistaken or swapped with the next: the optimal string alignment distance. */
 function distance(a: string, b: string): number {
+  let before: number[] = [];
   let row = Array.from({ length: b.length + 1 }, (_, i) => i);
   for (let i = 1; i <= a.length; i++) {
     const next = [i];
     for (let j = 1; j <= b.length; j++) {
       next[j] = Math.min(row[j]! + 1, next[j - 1]! + 1, row[j - 1]! + (a[i - 1] === b[j - 1] ? 0 : 1));
+      if (i > 1 && j > 1 && a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1]) {
+        next[j] = Math.min(next[j]!, before[j - 2]! + 1);
+      }
     }
+    before = row;
     row = next;
   }
   return row[b.length]!;

@@ -9,6 +9,17 @@ import { readOrMakeKeyPair, readSecretBytes } from "./secrets.ts";
 
 const HEX = "ab".repeat(32);
 
+Deno.test("parseConfig() names the key that a misspelt one is nearest to, and none that is far from it", () => {
+  for (
+    const [source, message] of [
+      ["[listen]\nprot = 1", "gateway.toml:2: listen.prot: unknown key; did you mean port?"],
+      ["[admin]\nhsotname = 'x'", "gateway.toml:2: admin.hsotname: unknown key; did you mean hostname?"],
+      ["port = 1", "gateway.toml:1: port: unknown key"],
+      ["[listen]\nroot = 'x'", "gateway.toml:2: listen.root: unknown key"],
+    ] as const
+  ) assertEquals(assertThrows(() => parseConfig(source, "gateway.toml"), ConfigError).message, message);
+});
+
 Deno.test("parseConfig() names line, key and what was expected", () => {
   for (
     const [source, message] of [
