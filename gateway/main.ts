@@ -27,7 +27,7 @@ Usage: deno run -N -R -E gateway/main.ts [options]
   --check          validates the configuration and what it names, and ends
   --print-config   prints the configuration with every default, secrets masked, and ends
   --decoy-alone    serves the decoy and nothing else, for comparing
-  --help           this text
+  -h, --help       this text
 
 Signals: HUP reads tickets, session, limits, decoy and trusted proxies again; INT and TERM stop, a second one at once.
 Exit status: 0 after a clean stop, 1 when it cannot run, 2 for bad arguments.`;
@@ -45,6 +45,7 @@ async function main(args: string[]): Promise<void> {
   const options = parseArgs(args[0] === "--" ? args.slice(1) : args, {
     string: ["config"],
     boolean: ["check", "print-config", "decoy-alone", "help"],
+    alias: { h: "help" },
     unknown: (arg) => {
       unknown.push(arg);
       return false;

@@ -26,10 +26,12 @@ Deno.test("gateway/main.ts: arguments, --check, --print-config, one-line errors"
     program("--config", `${base}/bad.toml`),
     program("--config", `${base}/none.toml`, "--check"),
   ]);
-  const [dashes, behind] = await Promise.all([
+  const [short, dashes, behind] = await Promise.all([
+    program("-h"),
     program("--", "--check"), // what "deno task gateway -- --check" comes to
     program("--check", "--", "other.toml"),
   ]);
+  assertEquals(short, help);
   assertStringIncludes(dashes.lines[0]!, "gateway.toml: ok");
   assertEquals([behind.code, behind.lines], [2, ["gateway: unknown argument other.toml; see --help"]]);
   assertEquals([help.code, check.code, print.code], [0, 0, 0]);
