@@ -18,6 +18,7 @@ import {
 import { urlOf } from "./_url.ts";
 import { ConfigError, type GatewayConfig, parseConfig, printConfig } from "./config.ts";
 import { checkConfig, runDecoyAlone, runGateway } from "./run.ts";
+import { readOrMakeKeyPair } from "./secrets.ts";
 
 const HELP = `The HTX gateway: takes HTTP requests and carries them over sealed sessions to an upstream.
 
@@ -79,11 +80,13 @@ async function main(args: string[]): Promise<void> {
     return offSignals();
   }
   const running = await runGateway(config, { base });
+  let tickets = await ticketLines(config, base);
   console.log(`gateway listens on ${running.url}`);
   if (running.admin !== undefined) {
     console.log(`admin listens on ${urlOf(running.admin)}`);
   }
-  if (config.upstream.some(({ address }) => address === "echo")) {
+  if (tickets !== "") console.log(tickets);
+  if (!config.tickets.enabled && config.upstream.some(({ address }) => address === "echo")) {
     console.log(`try: curl -d hello ${running.url}/echo`);
   }
   const { promise: ended, resolve: end } = Promise.withResolvers<void>();
@@ -100,8 +103,12 @@ async function main(args: string[]): Promise<void> {
   };
   const readAgain = async () => {
     try {
-      const keys = await running.reload((await load(file)).config);
+      const { config } = await load(file);
+      const keys = await running.reload(config);
       log.info("Configuration read again");
+      const lines = await ticketLines(config, base);
+      if (lines !== tickets && lines !== "") console.log(lines);
+      tickets = lines;
       if (keys.length > 0) log.warn("These changes take a restart: {keys}", { keys: keys.join(", ") });
     } catch (error) {
       log.error("Configuration not taken, the old one stays: {reason}", { reason: lineOf(error) });
@@ -113,6 +120,17 @@ async function main(args: string[]): Promise<void> {
   await ended;
   // Connections that outlive a shutdown of Deno's server would keep the process.
   Deno.exit(0);
+}
+
+/** What clients have to know to make tickets; empty where none are asked for. */
+async function ticketLines({ tickets }: GatewayConfig, base: string): Promise<string> {
+  const lines: string[] = [];
+  for (const { id, private_key } of tickets.enabled ? tickets.keys : []) {
+    // Whoever else can read it was warned of when the gateway read it.
+    const { keyPair } = await readOrMakeKeyPair(private_key, { base, onWarning: () => {} });
+    lines.push(`ticket_pub=${keyPair.publicKeyHex}`, `ticket_key_id=${id}`);
+  }
+  return lines.join("\n");
 }
 
 let handlers: [Deno.Signal, () => void][] = [];

@@ -53,6 +53,37 @@ Deno.test("gateway/main.ts: arguments, --check, --print-config, one-line errors"
   await Deno.remove(base, { recursive: true });
 });
 
+Deno.test("a gateway with tickets prints what its clients have to know, and nothing to try that shows the decoy", async () => {
+  const base = await Deno.makeTempDir();
+  const [key, other] = [KeyPair.generate(), KeyPair.generate()];
+  await Deno.writeTextFile(`${base}/t.key`, key.exportPrivateHex(), { mode: 0o600 });
+  const source = `[listen]
+port = 0
+[tickets]
+enabled = true
+[[tickets.keys]]
+id = "0011223344556677"
+private_key = "file:t.key"
+`;
+  const { child, file } = await startGateway(source, { base, env: { OTHER: other.exportPrivateHex() } });
+  await using _child = child;
+  await child.line(/ticket_key_id=/);
+  const told = () => child.lines.filter((line) => /^(?:ticket_|try:)/.test(line));
+  const first = [`ticket_pub=${key.publicKeyHex}`, "ticket_key_id=0011223344556677"];
+  assertEquals(told(), first);
+  // Keys are rotated: both are live, and the new one's clients are told.
+  const more = `[[tickets.keys]]\nid = "8899aabbccddeeff"\nprivate_key = "env:OTHER"\n`;
+  await Deno.writeTextFile(file, source + more);
+  child.kill("SIGHUP");
+  await child.line(/ticket_key_id=8899aabbccddeeff/);
+  const both = [...first, `ticket_pub=${other.publicKeyHex}`, "ticket_key_id=8899aabbccddeeff"];
+  assertEquals(told(), [...first, ...both]);
+  child.kill("SIGTERM");
+  assertEquals((await child.status).code, 0);
+  assertEquals(told(), [...first, ...both]);
+  await Deno.remove(base, { recursive: true });
+});
+
 Deno.test("SIGHUP reads the file again; a bad one leaves the old; SIGTERM ends the process", async () => {
   const { child, url, file } = await startGateway("[listen]\nport = 0\n");
   await using _child = child;
