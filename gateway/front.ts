@@ -48,7 +48,7 @@ export interface HttpFront extends AsyncDisposable {
   readonly encrypted: boolean;
   /** Settles when it has ended, or has been let go of: see {@linkcode denoFront}. */
   readonly finished: Promise<void>;
-  /** Takes no new connections and lets running requests finish. */
+  /** Takes no new connections, or refuses what they ask, and lets running requests finish. */
   shutdown(): Promise<void>;
   /** Ends everything at once. Idempotent. */
   abort(): void;
@@ -81,6 +81,9 @@ export const DEFAULT_FRONT_PORT = 8080;
  * answered: on the open internet put a proxy before it, or use `nodeFront`. It sends no informational responses (save
  * `100 Continue`) and no trailers.
  *
+ * `shutdown()` refuses new connections at once where no request with a body is under way; else it answers what they ask
+ * with 503 until there is none, since Deno's server would break such requests off.
+ *
  * Once it was shut down, nothing ends the connections that it still has but their clients, or the end of the process:
  * `abort()` then lets go of them, and a program that wants to end calls `Deno.exit`.
  *
@@ -90,6 +93,12 @@ export function denoFront(handler: FrontHandler, options: FrontOptions = {}): Ht
   const { hostname = "127.0.0.1", port = DEFAULT_FRONT_PORT, tls } = options;
   const encrypted = tls !== undefined;
   const controller = new AbortController();
+  /** Requests with a body under way. */
+  let uploads = 0;
+  let uploaded: (() => void) | undefined;
+  const onCompleted = () => {
+    if (--uploads === 0) uploaded?.();
+  };
   const server: Deno.HttpServer<Deno.NetAddr> = Deno.serve(
     {
       hostname,
@@ -100,6 +109,12 @@ export function denoFront(handler: FrontHandler, options: FrontOptions = {}): Ht
       ...tls,
     },
     (request, info) => {
+      if (closing !== undefined && !shutDown) return refusal();
+      const { method } = request;
+      if (method !== "GET" && method !== "HEAD") {
+        uploads++;
+        info.completed.then(onCompleted, onCompleted);
+      }
       const response = handler(request, new DenoInfo(info, encrypted));
       // Deno's server pulls a chunk when the one before is in the hands of its socket.
       return response instanceof Response ? borrow(response) : response.then(borrow);
@@ -112,24 +127,44 @@ export function denoFront(handler: FrontHandler, options: FrontOptions = {}): Ht
     ended = true;
   });
   const finished = Promise.race([over, lost]);
+  let shutDown = false;
+  const shutdown = async () => {
+    // Over HTTP/1.1 the server's own shutdown() breaks off requests that have not arrived whole.
+    if (uploads > 0) {
+      const { promise, resolve } = Promise.withResolvers<void>();
+      uploaded = resolve;
+      await Promise.race([promise, over]);
+      if (ended) return;
+    }
+    shutDown = true;
+    await server.shutdown();
+  };
   const abort = () => {
     if (ended) return;
     ended = true;
     // After shutdown() the signal would throw BadResource in a listener of Deno's, where nobody can catch it.
-    if (closing === undefined) controller.abort();
-    else letGo();
+    if (shutDown) letGo();
+    else controller.abort();
   };
   return {
     addr: { hostname: server.addr.hostname, port: server.addr.port },
     encrypted,
     finished,
-    shutdown: () => ended ? finished : closing ??= server.shutdown(),
+    shutdown: () => ended ? finished : closing ??= shutdown(),
     abort,
     [Symbol.asyncDispose]: async () => {
       abort();
       await finished;
     },
   };
+}
+
+/** For who comes while uploads hold the shutdown up. */
+function refusal(): Response {
+  return new Response("503 Service Unavailable: the server is shutting down\n", {
+    status: 503,
+    headers: { "content-type": "text/plain; charset=utf-8", connection: "close" },
+  });
 }
 
 class DenoInfo implements FrontInfo {

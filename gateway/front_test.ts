@@ -16,22 +16,52 @@ async function settles(promise: Promise<unknown>): Promise<boolean> {
 }
 
 Deno.test("denoFront: abort() after shutdown() lets go of a client that stays, and throws nothing", async () => {
+  const GET_ALONE = GET.replace("Connection: close\r\n", "");
+  for (const request of [GET_ALONE, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nabc"]) {
+    const asked = Promise.withResolvers<void>();
+    const gone = Promise.withResolvers<Response>();
+    const front = denoFront(async (request) => {
+      asked.resolve();
+      await request.bytes().catch(() => {});
+      return gone.promise;
+    }, { port: 0 });
+    const conn = await Deno.connect({ hostname: "127.0.0.1", port: front.addr.port });
+    await conn.write(bytes(request));
+    await asked.promise;
+    const closed = front.shutdown();
+    front.abort();
+    front.abort();
+    assert(await settles(front.finished));
+    await front[Symbol.asyncDispose]();
+    conn.close();
+    gone.resolve(new Response("x"));
+    await closed; // the server itself ends with its last client
+  }
+});
+
+Deno.test("denoFront: shutdown() lets uploads arrive whole, and refuses who comes meanwhile", async () => {
   const asked = Promise.withResolvers<void>();
   const front = denoFront(async (request) => {
     asked.resolve();
-    await request.bytes().catch(() => {});
-    return new Response("x");
+    return new Response(await request.text());
   }, { port: 0 });
-  const conn = await Deno.connect({ hostname: "127.0.0.1", port: front.addr.port });
-  await conn.write(bytes("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nabc"));
+  const { port } = front.addr;
+  const conn = await Deno.connect({ hostname: "127.0.0.1", port });
+  await conn.write(bytes("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 6\r\nConnection: close\r\n\r\nabc"));
   await asked.promise;
   const closed = front.shutdown();
-  front.abort();
-  front.abort();
-  assert(await settles(front.finished));
-  await front[Symbol.asyncDispose]();
-  conn.close();
-  await closed; // the server itself ends with its last client
+  for (const request of [GET, GET.replace("GET", "POST")]) {
+    const refused = await raw(port, request);
+    assertStringIncludes(refused, "HTTP/1.1 503 ");
+    assertStringIncludes(refused, "connection: close");
+  }
+  await conn.write(bytes("def"));
+  const answer = await new Response(conn.readable).text();
+  assertStringIncludes(answer, "HTTP/1.1 200 OK");
+  assert(answer.endsWith("\r\n\r\nabcdef"), answer);
+  await closed;
+  await front.finished;
+  await assertRejects(() => Deno.connect({ hostname: "127.0.0.1", port }), Deno.errors.ConnectionRefused);
 });
 
 Deno.test("denoFront: abort() alone ends connections at once", async () => {
