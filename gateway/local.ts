@@ -159,7 +159,8 @@ export function httpEcho(): StreamHandler {
         return {
           status: 200,
           fields: [["content-type", "text/plain; charset=utf-8"]],
-          body: `This is the echo upstream. POST something: curl -d hello http://${request.authority}/echo\n`,
+          body:
+            `This is the echo upstream. POST something: curl -d hello ${request.scheme}://${request.authority}/echo\n`,
         };
       }
       return {

@@ -419,6 +419,9 @@ Deno.test("TLS and HTTP/2 at the front: curl with both versions, Secure cookies"
       const session = /set-cookie: (__Host-sid=[^;]+); .*Secure/i.exec(first)?.[1];
       assert(session !== undefined, first);
       assertStringIncludes((await ask("-H", `Cookie: ${session}`)).out, "hello");
+      // Without a body the echo tells how to use it: by the address that the client knows.
+      const hint = await curl(version, "--cacert", `${base}/cert.pem`, "-H", `Cookie: ${session}`, url);
+      assertStringIncludes(hint.out, `curl -d hello ${url}/echo\n`);
       assertStringIncludes((await ask()).out, "404 Not Found");
     }
     const [, admin] = await child.line(/admin listens on (\S+)/);
