@@ -17,6 +17,7 @@ import {
   openDirectory,
   VerifiedBlockstore,
 } from "@betanet/htx/bitswap";
+import { denoFront } from "@betanet/htx/gateway";
 import { httpUrl, main, untilStopped, UsageError } from "./_cli.ts";
 
 const help = `
@@ -49,12 +50,9 @@ await main({ help, options }, async (args) => {
     onStored: (cid, size) => console.log(`stored ${cid} (${size} bytes)`),
     onError: (error) => console.error(`store: ${error instanceof Error ? error.message : error}`),
   });
-  const server = Deno.serve({
-    hostname: args.text("--listen"),
-    port: args.port("--port"),
-    onListen: (addr) => console.log(`store on ${httpUrl(addr)}/`),
-  }, handler);
-  await untilStopped([{ shutdown: () => server.shutdown() }]);
+  const front = denoFront(handler, { hostname: args.text("--listen"), port: args.port("--port") });
+  console.log(`store on ${httpUrl(front.addr)}/`);
+  await untilStopped([front]);
 });
 
 function byteCount(text: string): number {

@@ -40,6 +40,32 @@ Deno.test("cas_http.ts stores what its first comment has curl send, and HEAD on 
   assertStopped(await store.stop());
 });
 
+Deno.test("cas_http.ts takes an upload that is under way at Ctrl-C to its end", async () => {
+  await using store = Example.start("cas_http.ts", ["-N"], ["--port", "0"]);
+  const url = await store.find(/store on (http:\S+)\//);
+  const bytes = (text: string) => new TextEncoder().encode(text);
+  const conn = await Deno.connect({ hostname: "127.0.0.1", port: Number(new URL(url).port) });
+  const head =
+    "PUT / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n";
+  await conn.write(bytes(head));
+  await conn.read(new Uint8Array(1024)); // 100 Continue: the store has asked for the body
+  await conn.write(bytes("he"));
+  const stopped = store.stop();
+  const serves = async () => {
+    try {
+      const response = await fetch(url);
+      await response.body?.cancel();
+      return response.status !== 503;
+    } catch {
+      return false;
+    }
+  };
+  while (await serves());
+  await conn.write(bytes("llo"));
+  assertMatch(await new Response(conn.readable).text(), new RegExp(`^HTTP/1\\.1 201 [^]*${HELLO}`));
+  assertStopped(await stopped);
+});
+
 Deno.test("cas_http.ts keeps its blocks in a directory when told to", async () => {
   const dir = await Deno.makeTempDir();
   try {

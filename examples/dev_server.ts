@@ -9,6 +9,7 @@
  * @module
  */
 
+import { denoFront } from "@betanet/htx/gateway";
 import { staticFiles } from "@betanet/htx/transport";
 import { Failure, httpUrl, main, untilStopped } from "./_cli.ts";
 
@@ -40,14 +41,11 @@ await main({ help, stays: true, options: { mode: "static", root: ".", port: "900
     throw new Failure(`${root} is not a directory: name one that exists with --root`);
   }
   const handler = mode === "static" ? staticFiles(root) : echo;
-  const server = Deno.serve(
-    { hostname: "127.0.0.1", port, onListen: () => {} },
-    (request) => handler(request),
-  );
-  const url = httpUrl(server.addr);
+  const front = denoFront((request) => handler(request), { port });
+  const url = httpUrl(front.addr);
   console.log(mode === "static" ? `serving ${root} on ${url}/` : `echo on ${url}/`);
   if (mode === "echo") console.log(`try: curl -X POST -d hello ${url}/`);
-  await untilStopped([server]);
+  await untilStopped([front]);
 });
 
 async function isFolder(path: string): Promise<boolean> {
