@@ -123,7 +123,7 @@ export async function main(command: Command, run: (args: Arguments) => void | Pr
     const args = readArguments(command, Deno.args);
     const { stays = false } = command;
     if (typeof stays === "boolean" ? stays : stays.includes(args.word)) {
-      for (const signal of SIGNALS) Deno.addSignalListener(signal, onSignal);
+      listenForStop();
     }
     await run(args);
   } catch (error) {
@@ -145,19 +145,24 @@ const SIGPIPE_STATUS = 141;
 const SIGNALS: readonly Deno.Signal[] = Deno.build.os === "windows" ? ["SIGINT"] : ["SIGINT", "SIGTERM"];
 
 const stop: PromiseWithResolvers<void> = Promise.withResolvers();
-let signals = 0;
+/** A terminal's Ctrl-C comes to every process of a task, and `deno task` hands it on: one comes twice within this time. */
+const SAME_SIGNAL_MS = 500;
+let first: { readonly signal: Deno.Signal; readonly at: number } | undefined;
 
+const handlers = SIGNALS.map((signal) => [signal, () => onSignal(signal)] as const);
 let listening = false;
 
 function listenForStop(): void {
   if (listening) return;
   listening = true;
-  for (const signal of SIGNALS) Deno.addSignalListener(signal, onSignal);
+  for (const [signal, handler] of handlers) Deno.addSignalListener(signal, handler);
 }
 
 /** The second Ctrl-C ends the process there and then. */
-function onSignal(): void {
-  if (signals++ > 0) Deno.exit(130);
+function onSignal(signal: Deno.Signal): void {
+  const at = performance.now();
+  if (first === undefined) first = { signal, at };
+  else if (signal !== first.signal || at - first.at >= SAME_SIGNAL_MS) Deno.exit(130);
   stop.resolve();
 }
 
@@ -174,7 +179,7 @@ export async function untilStopped(...stages: readonly (readonly Stoppable[])[])
   for (const servers of stages) {
     await Promise.all(servers.map((server) => server.shutdown({ graceMs: GRACE_MS })));
   }
-  for (const signal of SIGNALS) Deno.removeSignalListener(signal, onSignal);
+  for (const [signal, handler] of handlers) Deno.removeSignalListener(signal, handler);
 }
 
 /** `HOST:PORT`, with the brackets of an IPv6 address. */

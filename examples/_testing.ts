@@ -118,6 +118,20 @@ export async function curl(...args: string[]): Promise<string> {
   return new TextDecoder().decode(stdout);
 }
 
+/** Waits until a server that is stopping refuses what is new, with 503 or without a word. */
+export async function refuses(url: string): Promise<void> {
+  for (;;) {
+    try {
+      const response = await fetch(url);
+      await response.body?.cancel();
+      if (response.status === 503) return;
+    } catch (error) {
+      assert(error instanceof TypeError, `${error}`);
+      return;
+    }
+  }
+}
+
 /** That a process failed with one line and no more: no stack trace, no second thought. */
 export function assertOneLine(outcome: Outcome, code: number, pattern: RegExp): void {
   assertMatch(outcome.stderr, /^error: [^\n]+\n$/);

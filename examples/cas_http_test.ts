@@ -1,6 +1,6 @@
 import { assertEquals, assertMatch, assertNotMatch } from "@std/assert";
 import { cidOf, multihashHex } from "@betanet/htx/bitswap";
-import { assertOneLine, assertStopped, curl, Example, run } from "./_testing.ts";
+import { assertOneLine, assertStopped, curl, Example, refuses, run } from "./_testing.ts";
 
 const DIR = ["-N", "-R", "-W"];
 const HELLO = cidOf(new TextEncoder().encode("hello")).toString();
@@ -51,16 +51,7 @@ Deno.test("cas_http.ts takes an upload that is under way at Ctrl-C to its end", 
   await conn.read(new Uint8Array(1024)); // 100 Continue: the store has asked for the body
   await conn.write(bytes("he"));
   const stopped = store.stop();
-  const serves = async () => {
-    try {
-      const response = await fetch(url);
-      await response.body?.cancel();
-      return response.status !== 503;
-    } catch {
-      return false;
-    }
-  };
-  while (await serves());
+  await refuses(url);
   await conn.write(bytes("llo"));
   assertMatch(await new Response(conn.readable).text(), new RegExp(`^HTTP/1\\.1 201 [^]*${HELLO}`));
   assertStopped(await stopped);

@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertMatch, assertNotEquals } from "@std/assert";
 import { createGateway, denoFront, localUpstream } from "@betanet/htx/gateway";
-import { assertOneLine, assertStopped, curl, Example, run } from "./_testing.ts";
+import { assertOneLine, assertStopped, curl, Example, refuses, run } from "./_testing.ts";
 
 /** The examples with the smallest permissions they run with, a call that works, and calls that do not. */
 const EXAMPLES: Record<string, { permissions: string[]; works: string[]; bad: [string[], RegExp][] }> = {
@@ -145,6 +145,24 @@ Deno.test("run.ts: curl gets back what it posts, through the tunnel", async () =
     await Deno.remove(file);
   }
   assertStopped(await example.stop());
+});
+
+Deno.test("run.ts: one Ctrl-C that comes twice, from the terminal and from `deno task`, is one", async () => {
+  await using example = Example.start("run.ts", ["-N"], ["--port", "0"]);
+  const url = await example.find(/gateway on (\S+)/);
+  const conn = await Deno.connect({ hostname: "127.0.0.1", port: Number(new URL(url).port) });
+  const bytes = (text: string) => new TextEncoder().encode(text);
+  const head = "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 6\r\nConnection: close\r\n\r\n";
+  await conn.write(bytes(`${head}abc`));
+  await conn.read(new Uint8Array(4096)); // the echo has begun its answer
+  const stopped = example.stop();
+  await refuses(url);
+  const again = example.stop();
+  await conn.write(bytes("def"));
+  const rest = await new Response(conn.readable).text();
+  assert(rest.endsWith("def"), rest);
+  assertStopped(await stopped);
+  assertStopped(await again);
 });
 
 Deno.test("run_fetch.ts: JSON with its content type and status", async () => {

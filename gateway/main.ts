@@ -90,10 +90,12 @@ async function main(args: string[]): Promise<void> {
     console.log(`try: curl -d hello ${running.url}/echo`);
   }
   const { promise: ended, resolve: end } = Promise.withResolvers<void>();
-  let signals = 0;
-  const stop = async () => {
-    signals++;
-    if (signals > 1) {
+  let first: { readonly signal: Deno.Signal; readonly at: number } | undefined;
+  const stop = async (signal: Deno.Signal) => {
+    const at = performance.now();
+    if (first === undefined) first = { signal, at };
+    else if (signal === first.signal && at - first.at < SAME_SIGNAL_MS) return;
+    else {
       log.warn("Second signal: cutting what runs");
       Deno.exit(1);
     }
@@ -133,12 +135,14 @@ async function ticketLines({ tickets }: GatewayConfig, base: string): Promise<st
   return lines.join("\n");
 }
 
+/** A terminal's Ctrl-C comes to every process of a task, and `deno task` hands it on: one comes twice within this time. */
+const SAME_SIGNAL_MS = 500;
+
 let handlers: [Deno.Signal, () => void][] = [];
 
-function onSignals(stop: () => void, reload: () => void): void {
-  handlers = Deno.build.os === "windows"
-    ? [["SIGINT", stop]]
-    : [["SIGINT", stop], ["SIGTERM", stop], ["SIGHUP", reload]];
+function onSignals(stop: (signal: Deno.Signal) => void, reload: () => void): void {
+  handlers = [["SIGINT", () => stop("SIGINT")]];
+  if (Deno.build.os !== "windows") handlers.push(["SIGTERM", () => stop("SIGTERM")], ["SIGHUP", reload]);
   for (const [signal, handler] of handlers) Deno.addSignalListener(signal, handler);
 }
 

@@ -391,9 +391,26 @@ Deno.test("a second signal ends the process at once", async () => {
   const reading = response.arrayBuffer().then(() => "whole", () => "cut");
   child.kill("SIGTERM");
   await child.line(/Stopping: running requests have 10000 ms/);
-  child.kill("SIGTERM");
+  child.kill("SIGINT");
   assertEquals((await child.status).code, 1);
   assertEquals(await reading, "cut");
+});
+
+Deno.test("one Ctrl-C that comes twice, from the terminal and from `deno task`, is one", async () => {
+  const { child, url } = await startGateway("[listen]\nport = 0\n");
+  await using _child = child;
+  const conn = await Deno.connect({ hostname: "127.0.0.1", port: Number(new URL(url).port) });
+  const bytes = (text: string) => new TextEncoder().encode(text);
+  const head = "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 6\r\nConnection: close\r\n\r\n";
+  await conn.write(bytes(`${head}abc`));
+  await conn.read(new Uint8Array(4096)); // the echo has begun its answer
+  child.kill("SIGINT");
+  await child.line(/Stopping: running requests have 10000 ms/);
+  child.kill("SIGINT");
+  await conn.write(bytes("def"));
+  const rest = await new Response(conn.readable).text();
+  assert(rest.endsWith("def"), rest);
+  assertEquals((await child.status).code, 0);
 });
 
 Deno.test("TLS and HTTP/2 at the front: curl with both versions, Secure cookies", async () => {
