@@ -5,6 +5,7 @@
  * @module
  */
 
+import { endDuplex } from "../transport/_end_duplex.ts";
 import {
   connectOverStream,
   type Duplex,
@@ -99,7 +100,7 @@ export function covertEndpoint(options: CovertEndpointOptions): UpgradeHandler {
       signal.throwIfAborted(); // given up meanwhile
       upgraded = info.upgradeWebSocket(request);
     } catch (error) {
-      far?.close?.();
+      if (far !== undefined) endDuplex(far);
       throw error;
     }
     const { socket, response } = upgraded;

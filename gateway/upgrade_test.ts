@@ -203,6 +203,20 @@ Deno.test("handshakes and open WebSockets count among concurrentRequests, and a 
   assertEquals(await (await site.ask("/")).text(), "page");
 });
 
+Deno.test("covertEndpoint() ends what it dialed where the WebSocket cannot be upgraded, be it web streams alone", async () => {
+  const ended: string[] = [];
+  const far: Duplex = {
+    readable: new ReadableStream({ cancel: () => void ended.push("readable") }),
+    writable: new WritableStream({ abort: () => void ended.push("writable") }),
+  };
+  await using site = over(() => new Response(), {
+    onUpgrade: covertEndpoint({ path: "/live", session: { dial: () => Promise.resolve(far) } }),
+  });
+  const response = await site.ask("/live", shakingHands);
+  await response.body?.cancel();
+  assertEquals([response.status >= 500, ended], [true, ["readable", "writable"]]);
+});
+
 Deno.test("covertEndpoint() is answered 504 where its dial hangs, and a dial that comes later is closed", async () => {
   const far = Promise.withResolvers<Duplex>();
   const closed = Promise.withResolvers<void>();
