@@ -10,7 +10,8 @@
  *        ▲                     │
  *        └── dont-have, lost stream, wrong block, stolen by an idle peer, stalled
  *
- * Invariant: for each peer in use a want either stands in that peer's `toAsk` or has an answer of that peer.
+ * Invariant: for each peer with a stream a want either stands in that peer's `toAsk` or has an answer of that peer. Without
+ * a stream nothing is kept for a peer to be asked: it may be out of reach for ever while others give what is wanted.
  *
  * This module is browser compatible.
  *
@@ -124,7 +125,7 @@ interface Stream {
 interface Peer {
   readonly stats: PeerStats;
   readonly streams: Stream[];
-  readonly toAsk: Lane;
+  toAsk: Lane;
   readonly ready: Lane;
   /** Want-haves without an answer, and the stream each went out on. */
   readonly asking: Map<string, Stream>;
@@ -262,7 +263,6 @@ export class WantEngine {
       fruitlessBytes: 0,
       dropped: false,
     };
-    for (const want of this.#wants.values()) peer.toAsk.push(want);
     this.#peers.set(id, peer);
   }
 
@@ -287,9 +287,11 @@ export class WantEngine {
       peer.dropped = false;
       peer.lastProgress = now;
       peer.fruitlessBytes = 0;
-      // After a break the peer may have other blocks than before: what it did not have is asked again.
+      peer.toAsk = new Lane();
       for (const want of this.#wants.values()) {
-        if (want.answers.get(peer) === "dont-have") this.#askAgain(want, peer);
+        // After a break the peer may have other blocks than before: what it did not have is asked again.
+        if (want.answers.get(peer) === "dont-have") want.answers.delete(peer);
+        if (!want.answers.has(peer)) peer.toAsk.push(want);
       }
     }
     peer.streams.push(stream);
@@ -314,7 +316,9 @@ export class WantEngine {
       this.#askAgain(want, peer);
       this.#offer(want);
     }
-    if (peer.streams.length === 0) peer.window = Math.min(peer.window, FIRST_WINDOW);
+    if (peer.streams.length > 0) return;
+    peer.toAsk = new Lane();
+    peer.window = Math.min(peer.window, FIRST_WINDOW);
   }
 
   /** Wants a block. Wanting twice is wanting once. */
@@ -322,7 +326,7 @@ export class WantEngine {
     if (this.#wants.has(key)) return;
     const want: Want = { key, cid, priority, answers: new Map(), stream: undefined, askedAt: 0 };
     this.#wants.set(key, want);
-    for (const peer of this.#peers.values()) peer.toAsk.push(want);
+    for (const peer of this.#peers.values()) if (peer.streams.length > 0) peer.toAsk.push(want);
     this.#settle(want);
   }
 
@@ -502,7 +506,7 @@ export class WantEngine {
 
   #askAgain(want: Want, peer: Peer): void {
     want.answers.delete(peer);
-    peer.toAsk.push(want);
+    if (peer.streams.length > 0) peer.toAsk.push(want);
   }
 
   /** Tells everyone known to have it that it can be asked again. */

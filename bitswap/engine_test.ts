@@ -1,3 +1,5 @@
+import { setFlagsFromString } from "node:v8";
+import { runInNewContext } from "node:vm";
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import fc from "fast-check";
 import { type EngineCommand, WantEngine, type WantEngineOptions } from "./engine.ts";
@@ -30,6 +32,11 @@ function engineOf(peers: Record<string, number[]>, options: WantEngineOptions = 
     for (const stream of streams) engine.streamUp(stream, peer, 0);
   }
   return engine;
+}
+
+function collectGarbage(): void {
+  setFlagsFromString("--expose-gc");
+  runInNewContext("gc")();
 }
 
 Deno.test("WantEngine asks the only peer for blocks at once, over both its streams, no more than its window", () => {
@@ -177,6 +184,43 @@ Deno.test("WantEngine asks again after a stream was lost: elsewhere, or of the s
   assertEquals(sent(engine.poll(1)), []);
   engine.streamUp(4, "b", 2);
   assertEquals(sent(engine.poll(2)), ["4+A"]);
+});
+
+Deno.test("WantEngine asks a peer that is back for what is still wanted, by priority and then in the order it was wanted", () => {
+  const engine = engineOf({ a: [1], b: [] });
+  for (const key of "ABCD") engine.want(key, cid(key), key === "C" ? 5 : 1);
+  assertEquals(sent(engine.poll(0)), ["1+C", "1+A", "1+B", "1+D"]);
+  engine.presence(1, "A", false, 1);
+  engine.block(1, "B", 10, 1);
+  engine.cancel("D");
+  engine.streamDown(1);
+  engine.streamUp(2, "b", 2);
+  assertEquals(sent(engine.poll(2)), ["2+C", "2+A"]);
+  engine.streamUp(3, "a", 3);
+  assertEquals(sent(engine.poll(3)), ["3?C", "3?A"]);
+});
+
+Deno.test("WantEngine keeps nothing of wants that are over for a peer that cannot be reached", async () => {
+  const engine = engineOf({ a: [1], b: [] });
+  const asked = (key: string): WeakRef<Uint8Array> => {
+    const bytes = cid(key);
+    engine.want(key, bytes);
+    engine.poll(0);
+    return new WeakRef(bytes);
+  };
+  const got = asked("A");
+  engine.block(1, "A", 10, 1);
+  const takenBack = asked("B");
+  engine.cancel("B");
+  const wanted = asked("C");
+  engine.poll(1);
+  // What was made or dereferenced in this job is held until it ends.
+  await new Promise((resolve) => setTimeout(resolve, 0));
+  collectGarbage();
+  assertEquals([got.deref(), takenBack.deref()], [undefined, undefined]);
+  assertEquals(wanted.deref(), cid("C"));
+  engine.streamUp(2, "b", 2);
+  assertEquals(sent(engine.poll(2)), ["2?C"]);
 });
 
 Deno.test("WantEngine lets an idle peer take over what a silent one owes, and little of what a slow one does", () => {
