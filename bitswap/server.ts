@@ -439,10 +439,12 @@ class StreamServer {
   /** Takes an entry in; false when there is no room for it now. */
   #entry(entry: Required<WantlistEntry>): boolean {
     if (this.#exhausted) return true;
-    const cid = wantedCid(entry.cid);
+    // A copy: a want outlives its message, which may be the longest there is for that one want.
+    const bytes = entry.cid.slice(0, MAX_CID_LENGTH);
+    const cid = entry.cid.length > MAX_CID_LENGTH ? undefined : wantedCid(bytes);
     if (cid === undefined) {
       // Not a name we could have a block for.
-      if (!entry.cancel && entry.sendDontHave) this.#say(entry.cid.subarray(0, MAX_CID_LENGTH), "dont-have");
+      if (!entry.cancel && entry.sendDontHave) this.#say(bytes, "dont-have");
       return true;
     }
     const key = blockKey(cid);
@@ -451,13 +453,13 @@ class StreamServer {
     if (entry.cancel) return true;
     if (!this.#hasRoom()) return false;
     if (entry.wantType === "have") {
-      this.#answerHave(cid, entry);
+      this.#answerHave(cid, bytes, entry.sendDontHave);
       return true;
     }
     const task: Task = {
       key,
       cid,
-      bytes: entry.cid,
+      bytes,
       priority: entry.priority,
       sendDontHave: entry.sendDontHave,
       cancelled: false,
@@ -469,11 +471,11 @@ class StreamServer {
     return true;
   }
 
-  #answerHave(cid: CID, entry: Required<WantlistEntry>): void {
+  #answerHave(cid: CID, bytes: Uint8Array, sendDontHave: boolean): void {
     const { ledger, store, onError } = this.#context;
     const answer = (has: boolean): void => {
-      if (has) this.#say(entry.cid, "have");
-      else if (entry.sendDontHave) this.#say(entry.cid, "dont-have");
+      if (has) this.#say(bytes, "have");
+      else if (sendDontHave) this.#say(bytes, "dont-have");
     };
     let has;
     try {
@@ -719,7 +721,6 @@ function sendable(pieces: Pieces): Pieces {
 
 /** The CID of a want, if it is one that can name a block here. */
 function wantedCid(bytes: Uint8Array): CID | undefined {
-  if (bytes.length > MAX_CID_LENGTH) return undefined;
   try {
     return parseCid(bytes);
   } catch {

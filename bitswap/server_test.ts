@@ -284,6 +284,29 @@ Deno.test("unfinished messages of one peer hold no more than four of the longest
   assertEquals(await failure(again), "PROTOCOL_ERROR");
 });
 
+Deno.test("a want keeps its CID and nothing else of the message that it came in", async () => {
+  const kept: number[] = [];
+  const inner = new MemoryBlockstore();
+  const store = {
+    ...storeWith(inner, (cid) => {
+      kept.push(cid.bytes.buffer.byteLength, cid.multihash.digest.buffer.byteLength);
+      return inner.get(cid);
+    }),
+    has: (cid: CID) => {
+      kept.push(cid.bytes.buffer.byteLength, cid.multihash.digest.buffer.byteLength);
+      return inner.has(cid);
+    },
+  };
+  const hand = await dial(new BitswapServer({ blockstore: store }));
+  const { bytes } = ABSENT;
+  const asked = [{ cid: bytes }, { cid: bytes, wantType: "have", sendDontHave: true }] as const;
+  await hand.say({ wantlist: { entries: [...asked, { cid: new Uint8Array(100_000), cancel: true }] } });
+  assertEquals(summary([(await hand.hear())!]).dontHave, [ABSENT.toString()]);
+  assertEquals(summary(await hand.rest()), { blocks: [], have: [], dontHave: [] });
+  assert(kept.length >= 4);
+  assertEquals(Math.max(...kept), bytes.length);
+});
+
 Deno.test("blocks go out by priority, then in the order asked", async () => {
   const store = new VerifiedBlockstore();
   const cids: CID[] = [];
