@@ -12,6 +12,7 @@
 
 import type * as Ecosystem from "interface-blockstore";
 import { CID as MultiformatsCid } from "multiformats/cid";
+import { decode as decodeDigest } from "multiformats/hashes/digest";
 import {
   blockKey,
   blockLength,
@@ -177,7 +178,7 @@ export class MemoryBlockstore implements Blockstore {
       this.#blocks.delete(oldest);
       bytes -= blockLength(block.pieces);
     }
-    this.#blocks.set(key, { cid: toRawCid(cid), pieces, isSure });
+    this.#blocks.set(key, { cid: ownRawCid(cid), pieces, isSure });
     this.#bytes = bytes + length;
     return cid;
   }
@@ -544,6 +545,11 @@ export class VerifiedBlockstore implements Blockstore {
       if (this.#writes.get(key) === mine) this.#writes.delete(key);
     }
   }
+}
+
+/** {@linkcode toRawCid} by itself: that of a link, or of a CAR, is a view of all that it was read from. */
+function ownRawCid({ multihash }: CID): CID {
+  return MultiformatsCid.createV1(RAW_CODEC, decodeDigest(multihash.bytes.slice()));
 }
 
 /** Whether an error of a store says that the block is not there. */

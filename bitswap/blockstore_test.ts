@@ -192,6 +192,21 @@ Deno.test("MemoryBlockstore evicts what was not used for longest, when told to",
   assertEquals(store.size, 2);
 });
 
+Deno.test("a block in memory keeps its CID, and not what the CID was read from", async () => {
+  const archive = new Uint8Array(100_000);
+  archive.set(HELLO_CID.bytes, 500);
+  const cid = parseCid(archive.subarray(500, 500 + HELLO_CID.bytes.length));
+  const memory = new MemoryBlockstore();
+  const stores = [memory, new VerifiedBlockstore(memory), new VerifiedBlockstore(new MemoryBlockstore())];
+  for (const store of stores) {
+    await store.put(cid, HELLO);
+    for await (const pair of store.getAll()) {
+      assert(pair.cid.equals(HELLO_CID));
+      assertEquals(pair.cid.multihash.digest.buffer.byteLength, HELLO_CID.multihash.bytes.length);
+    }
+  }
+});
+
 Deno.test("every call of a store heeds an aborted signal", async () => {
   const signal = AbortSignal.abort(new Error("enough"));
   for (const store of [new VerifiedBlockstore(), new VerifiedBlockstore(new EcosystemMemory())]) {
