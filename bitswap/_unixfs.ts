@@ -7,6 +7,7 @@
  */
 
 import { BinaryReader, WireType } from "@bufbuild/protobuf/wire";
+import { CID as MultiformatsCid } from "multiformats/cid";
 import { blockKey, type CID, DAG_PB_CODEC, RAW_CODEC } from "./cid.ts";
 import { HtxError } from "./_core.ts";
 
@@ -96,6 +97,12 @@ export function fileSize({ data, sizes }: UnixFsNode): number {
   return sizes.reduce((sum, size) => sum + size, data.length);
 }
 
+/**
+ * Parts of a file that may wait for those before them. A way down of four nodes with 16 384 links each, or of two with all
+ * that a block has room for, takes less; one that goes down for ever, with as many beside each step, would fill the memory.
+ */
+export const MAX_WAITING_PARTS: number = 2 ** 17;
+
 /** A part of a file whose block is not read yet. */
 interface Part {
   readonly cid: CID;
@@ -160,10 +167,11 @@ export async function* walkFile(
       const size = node.sizes[i]!;
       // A node holds any number of links without a byte behind them, and each of those as many again.
       if (size > 0 && from < to && at < to && at + size > from) {
-        children.push({ cid, start: at, size, block: undefined });
+        children.push({ cid: ownCid(cid), start: at, size, block: undefined });
       }
       at += size;
     }
+    requireRoom(root, parts.length + children.length, MAX_WAITING_PARTS);
     for (const child of children.reverse()) parts.push(child);
     for (const ahead of parts.slice(-readAhead)) {
       if (ahead.block !== undefined || seen?.has(keyOf(ahead, from, to))) continue;
@@ -175,6 +183,17 @@ export async function* walkFile(
     const end = Math.max(begin, Math.min(node.data.length, to - part.start));
     yield { cid: part.cid, block, content: node.data.subarray(begin, end) };
   }
+}
+
+/** A CID by itself: that of a link is a view of the block around it, which would have to wait with it. */
+function ownCid(cid: CID): CID {
+  return MultiformatsCid.decode(cid.bytes.slice());
+}
+
+/** @throws {HtxError} `LIMIT_EXCEEDED` when more links wait than may */
+export function requireRoom(root: CID, waiting: number, limit: number): void {
+  if (waiting <= limit) return;
+  throw new HtxError("LIMIT_EXCEEDED", `Cannot walk ${root}: more than ${limit} links wait on the way down`);
 }
 
 /** What of which block a part stands for: its place in the file does not matter. */

@@ -283,6 +283,43 @@ Deno.test("catFile() reads no part that adds no byte", async () => {
   assertEquals(reads, 3);
 });
 
+Deno.test("catFile() reads no file on whose way down more than 131072 parts wait, and one with as many", async () => {
+  const store = new VerifiedBlockstore();
+  const one = identityCid(utf8("b"));
+  const over = async (below: CID, size: number, waiting: number): Promise<CID> => {
+    const beside = Array.from({ length: waiting }, (): [CID, number] => [one, 1]);
+    return await store.add(fileNode([[below, size], ...beside]), { codec: DAG_PB_CODEC });
+  };
+  let [way, size] = [await store.add(utf8("a")), 1];
+  for (let level = 0; level < 7; level++) {
+    way = await over(way, size, 16_384);
+    size += 16_384;
+  }
+  for await (const piece of catFile(store, await over(way, size, 16_383))) {
+    assertEquals(piece, utf8("a"));
+    break;
+  }
+  const deeper = await over(way, size, 16_384);
+  const error = await assertRejects(() => cat(store, deeper), HtxError);
+  assertEquals(error.code, "LIMIT_EXCEEDED");
+});
+
+Deno.test("what waits to be read keeps its CID, and not the block that it is linked in", async () => {
+  const store = new VerifiedBlockstore();
+  const parts: [CID, number][] = [];
+  for (const block of testBlocks(100, 10)) parts.push([await store.add(block), 10]);
+  const root = await store.add(fileNode(parts), { codec: DAG_PB_CODEC });
+  const kept: number[] = [];
+  const noting: BlockReader = {
+    get(cid, options) {
+      kept.push(cid.multihash.bytes.buffer.byteLength);
+      return store.get(cid, options);
+    },
+  };
+  assertEquals((await cat(noting, root)).length, 1000);
+  assertEquals(Math.max(...kept), root.bytes.length);
+});
+
 Deno.test("catFile() lets timers run, and so its signal abort, while all of its blocks are at hand", async () => {
   const store = new VerifiedBlockstore();
   const node = (child: CID, size: number): Promise<CID> => {

@@ -13,7 +13,17 @@
  */
 
 import { CID as MultiformatsCid } from "multiformats/cid";
-import { fileSize, nodeKey, readNode, restful, SeenSet, type UnixFsNode, walkFile } from "./_unixfs.ts";
+import {
+  fileSize,
+  MAX_WAITING_PARTS,
+  nodeKey,
+  readNode,
+  requireRoom,
+  restful,
+  SeenSet,
+  type UnixFsNode,
+  walkFile,
+} from "./_unixfs.ts";
 import { BlockNotFoundError, type Blockstore, isNotFound, VerifiedBlockstore } from "./blockstore.ts";
 import {
   type CID,
@@ -38,7 +48,12 @@ export interface HttpGatewayOptions {
   readonly writable?: boolean;
   /** Longest body stored, in bytes. @default {1073741824} */
   readonly maxBodyBytes?: number;
-  /** Blocks of a CAR without duplicates, at most; a longer one breaks off. @default {1048576} */
+  /**
+   * Blocks of a CAR without duplicates, at most; a longer one breaks off. So does one in which more links wait for those
+   * before them: than this, or than 131072 where this is less.
+   *
+   * @default {1048576}
+   */
   readonly maxCarBlocks?: number;
   /** Called with each CID that was stored. */
   readonly onStored?: (cid: CID, size: number) => void;
@@ -584,14 +599,22 @@ async function* walkDag(
   seen.add(nodeKey(root.cid));
   const rest = restful(signal);
   yield root;
-  // In reverse: the next one is the last.
-  const stack = (await linksOf(root, follow)).reverse();
-  for (let cid; (cid = stack.pop()) !== undefined;) {
+  const most = Math.max(maxBlocks, MAX_WAITING_PARTS);
+  // In reverse: the next one is the last. Copied: a link is a view of its block, which would wait with it.
+  const stack: Uint8Array[] = [];
+  const push = async (block: CarBlock): Promise<void> => {
+    const links = await linksOf(block, follow);
+    requireRoom(root.cid, stack.length + links.length, most);
+    for (const { bytes } of links.reverse()) stack.push(bytes.slice());
+  };
+  await push(root);
+  for (let link; (link = stack.pop()) !== undefined;) {
     await rest();
+    const cid = MultiformatsCid.decode(link);
     if (!dups && !seen.add(nodeKey(cid))) continue;
     const block = { cid, bytes: await readBlock(store, cid) };
     yield block;
-    for (const link of (await linksOf(block, follow)).reverse()) stack.push(link);
+    await push(block);
   }
 }
 

@@ -8,7 +8,7 @@ import { type Blockstore, MemoryBlockstore, VerifiedBlockstore } from "./blockst
 import { type CID, cidOf, DAG_PB_CODEC, joinBlock, multihashHex, parseCid } from "./cid.ts";
 import { addFile, catFile } from "./files.ts";
 import { CAR_MEDIA_TYPE, type FetchHandler, httpGateway, RAW_MEDIA_TYPE } from "./http.ts";
-import { identityCid, testBlocks } from "./_testing.ts";
+import { identityCid, storeWith as memoryWith, testBlocks } from "./_testing.ts";
 
 const HELLO = utf8("hello");
 const HELLO_CID = cidOf(HELLO);
@@ -607,6 +607,53 @@ Deno.test("a CAR of more blocks than the gateway remembers breaks off, and one o
     assertEquals(errors.map((error) => error instanceof HtxError && error.code), ["LIMIT_EXCEEDED"]);
   }
   assertThrows(() => httpGateway({ maxCarBlocks: 0 }), RangeError);
+});
+
+Deno.test("a CAR breaks off where more links wait than the gateway remembers, or 131072, and one with as many does not", async () => {
+  const store = new VerifiedBlockstore();
+  const one = identityCid(utf8("b"));
+  const over = async (below: CID, size: number, waiting: number): Promise<CID> =>
+    await fileNode(store, [[below, size], ...Array.from({ length: waiting }, (): [CID, number] => [one, 1])]);
+  let [way, size] = [await store.add(HELLO), HELLO.length];
+  for (let level = 0; level < 7; level++) {
+    way = await over(way, size, 16_384);
+    size += 16_384;
+  }
+  const [fits, deeper] = [await over(way, size, 16_383), await over(way, size, 16_384)];
+  for (const query of ["", "&dag-scope=entity"]) {
+    const errors: unknown[] = [];
+    const handler = httpGateway({
+      blockstore: store,
+      maxCarBlocks: 10,
+      onError: (error) => errors.push(error),
+    });
+    const { cids } = await readCar(await ask(handler, `/ipfs/${fits}?format=car${query}`));
+    assertEquals(cids.length, 9);
+    const response = await ask(handler, `/ipfs/${deeper}?format=car${query}`);
+    await assertRejects(() => response.bytes());
+    assertEquals(errors.map((error) => error instanceof HtxError && error.code), ["LIMIT_EXCEEDED"]);
+  }
+  const more = httpGateway({ blockstore: store, maxCarBlocks: 131_073 });
+  assertEquals((await readCar(await ask(more, `/ipfs/${deeper}?format=car`))).cids.length, 9);
+});
+
+Deno.test("a CAR's links that wait keep their CIDs, and not the blocks that they stand in", async () => {
+  const kept = new Set<number>();
+  const inner = new MemoryBlockstore();
+  const store = new VerifiedBlockstore(memoryWith(inner, (cid) => {
+    kept.add(cid.multihash.bytes.buffer.byteLength);
+    return inner.get(cid);
+  }));
+  const parts: [CID, number][] = [];
+  for (const block of testBlocks(100, 10)) parts.push([await store.add(block), 10]);
+  const root = await fileNode(store, parts);
+  for (const query of ["", "&dag-scope=entity"]) {
+    const car = await readCar(
+      await ask(httpGateway({ blockstore: store }), `/ipfs/${root}?format=car${query}`),
+    );
+    assertEquals(car.cids.length, 101);
+  }
+  assertEquals(kept, new Set([root.bytes.length]));
 });
 
 Deno.test("HEAD says the length that GET has, or none where it is not known", async () => {
