@@ -13,6 +13,7 @@
 import type * as Ecosystem from "interface-blockstore";
 import { CID as MultiformatsCid } from "multiformats/cid";
 import { decode as decodeDigest } from "multiformats/hashes/digest";
+import { sha256 } from "@noble/hashes/sha2.js";
 import {
   blockKey,
   blockLength,
@@ -24,7 +25,7 @@ import {
   RAW_CODEC,
   toRawCid,
 } from "./cid.ts";
-import { HtxError, tell } from "./_core.ts";
+import { HtxError, tell, timingSafeEqual } from "./_core.ts";
 import { MAX_BLOCK_LENGTH } from "./message.ts";
 
 /** The blockstore of the ecosystem's `interface-blockstore`: whatever implements it plugs in. */
@@ -266,7 +267,7 @@ export interface QuarantiningBlockstore extends Blockstore {
 
 /** Options of {@linkcode VerifiedBlockstore}. */
 export interface VerifiedBlockstoreOptions {
-  /** Longest block stored or served, in bytes. @default {2097152} */
+  /** Longest block stored or served, in bytes; a longer one that is there is absent, and left alone. @default {2097152} */
   readonly maxBlockLength?: number;
   /** Called for each block found bad on reading, after it was taken out of the store. */
   readonly onCorrupt?: (block: CorruptBlock) => void;
@@ -317,6 +318,8 @@ export class VerifiedBlockstore implements Blockstore {
   readonly #onCorrupt: ((block: CorruptBlock) => void) | undefined;
   /** Keys of blocks that read wrong and have not been put again. */
   readonly #bad = new Set<string>();
+  /** Keys of blocks that are right and too long: what is shorter is none of them. */
+  readonly #long = new Set<string>();
   /** Last write under way for a key: a put and the removal of a bad block never overlap. */
   readonly #writes = new Map<string, Promise<unknown>>();
 
@@ -344,7 +347,7 @@ export class VerifiedBlockstore implements Blockstore {
   /** Whether the store has the block; whether its bytes are right is known when it is read. */
   has(cid: CID, options: BlockstoreCallOptions = {}): boolean | Promise<boolean> {
     options.signal?.throwIfAborted();
-    if (!isTrustedCid(cid) || this.#bad.has(blockKey(cid))) return false;
+    if (!isTrustedCid(cid) || this.#isHidden(cid)) return false;
     return this.#inner.has(cid, options);
   }
 
@@ -424,8 +427,13 @@ export class VerifiedBlockstore implements Blockstore {
       if (isSure || matchesCid(cid, block.pieces)) return block.pieces;
       return this.#quarantine(cid).then(() => undefined);
     }
-    if (this.#bad.has(blockKey(cid))) return undefined;
+    if (this.#isHidden(cid)) return undefined;
     return this.#readInner(cid, options);
+  }
+
+  #isHidden(cid: CID): boolean {
+    const key = blockKey(cid);
+    return this.#bad.has(key) || this.#long.has(key);
   }
 
   async #readInner(cid: CID, options: BlockstoreCallOptions): Promise<readonly Uint8Array[] | undefined> {
@@ -523,16 +531,24 @@ export class VerifiedBlockstore implements Blockstore {
     if (length !== undefined) tell(this.#onCorrupt, { cid, length });
   }
 
-  /** Length of the block if it is there and still wrong: a good put may have come first. */
+  /**
+   * Length of the block if it is there and still wrong: a good put may have come first. It may be right and too long, and
+   * then is somebody else's to keep.
+   */
   async #reread(cid: CID): Promise<number | undefined> {
+    const hash = sha256.create();
+    let length = 0;
     try {
-      const pieces = await collect(this.#inner.get(cid), this.#maxBlockLength);
-      return matchesCid(cid, pieces) ? undefined : blockLength(pieces);
-    } catch (error) {
-      return error instanceof HtxError && error.code === "LIMIT_EXCEEDED"
-        ? this.#maxBlockLength + 1
-        : undefined;
+      for await (const piece of this.#inner.get(cid)) {
+        hash.update(piece);
+        length += piece.length;
+      }
+    } catch {
+      return undefined;
     }
+    if (!timingSafeEqual(hash.digest(), cid.multihash.digest)) return length;
+    if (length > this.#maxBlockLength) this.#long.add(blockKey(cid));
+    return undefined;
   }
 
   async #exclusive<T>(key: string, work: () => Promise<T>): Promise<T> {

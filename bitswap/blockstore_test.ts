@@ -132,6 +132,24 @@ Deno.test("e-35 a block that went bad is reported, quarantined, absent, and good
   assertEquals(await bytesOf(store, HELLO_CID), HELLO);
 });
 
+Deno.test("a good block that is longer than the limit is absent, and stays where it is", async () => {
+  const inner = new EcosystemMemory();
+  const reports: CorruptBlock[] = [];
+  const onCorrupt = (block: CorruptBlock): number => reports.push(block);
+  const store = new VerifiedBlockstore(inner, { maxBlockLength: 4, onCorrupt });
+  await inner.put(HELLO_CID, HELLO);
+  await assertRejects(() => bytesOf(store, HELLO_CID), BlockNotFoundError);
+  assertEquals(await store.has(HELLO_CID), false);
+  await assertRejects(() => bytesOf(store, HELLO_CID), BlockNotFoundError);
+  assertEquals(reports, []);
+  assertEquals(await bytesOf(new VerifiedBlockstore(inner), HELLO_CID), HELLO);
+  // What is as long and wrong is bad all the same.
+  await inner.put(cidOf(OTHER), HELLO);
+  await assertRejects(() => bytesOf(store, cidOf(OTHER)), BlockNotFoundError);
+  assertEquals(await inner.has(cidOf(OTHER)), false);
+  assertEquals(reports.map(({ length }) => length), [HELLO.length]);
+});
+
 Deno.test("e-35 a bad block in a store that cannot delete stays hidden until it is put again", async () => {
   class Stubborn extends EcosystemMemory {
     override delete(): Promise<void> {
