@@ -1,6 +1,6 @@
 /**
- * What is read of UnixFS nodes: enough to walk a file, and to tell files, directories and shards apart. Writing, and
- * finding a way through directories, is left to the ecosystem's importer and exporter.
+ * What is read of UnixFS nodes: enough to walk a file, to find a way through directories (`_path.ts`), and to tell files,
+ * directories and shards apart. Writing is left to the ecosystem's importer.
  *
  * The exporter's own reading of files is not used: it queues a whole file ahead of a slow reader, and a block that is
  * missing below the first level ends as an unhandled rejection.

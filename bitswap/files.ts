@@ -13,7 +13,8 @@
  */
 
 import { fileSize, malformed, readNode, walkFile } from "./_unixfs.ts";
-import { BlockNotFoundError, type Blockstore, isNotFound } from "./blockstore.ts";
+import { namesOf, walkPath } from "./_path.ts";
+import type { Blockstore } from "./blockstore.ts";
 import { type CID, inlineBlock, joinBlock } from "./cid.ts";
 import { HtxError, raced } from "./_core.ts";
 
@@ -316,20 +317,9 @@ async function readBlock(
   return joinBlock(pieces);
 }
 
-/** The CID at the end of a path through directories, sharded ones too. */
+/** The CID at the end of a path. */
 async function resolve(root: CID, path: string, get: (cid: CID) => Promise<Uint8Array>): Promise<CID> {
-  const { walkPath } = await import("ipfs-unixfs-exporter");
-  const reader = {
-    async *get(cid: CID): AsyncGenerator<Uint8Array> {
-      yield await get(cid);
-    },
-  };
   let last = root;
-  try {
-    for await (const { cid } of walkPath(`${root}/${path}`, reader)) last = cid;
-  } catch (cause) {
-    if (!isNotFound(cause) || cause instanceof BlockNotFoundError) throw cause;
-    throw new BlockNotFoundError([root], `there is no ${path} under it`, { cause });
-  }
+  for await (const cid of walkPath(root, namesOf(path), get)) last = cid;
   return last;
 }

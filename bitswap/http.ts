@@ -13,6 +13,7 @@
  */
 
 import { CID as MultiformatsCid } from "multiformats/cid";
+import { walkPath } from "./_path.ts";
 import {
   fileSize,
   MAX_WAITING_PARTS,
@@ -467,25 +468,14 @@ interface WayDown {
 }
 
 async function walkDown(store: VerifiedBlockstore, root: CID, path: readonly string[]): Promise<WayDown> {
-  const { walkPath } = await import("ipfs-unixfs-exporter");
   const way: CID[] = [];
   const roots: CID[] = [];
-  const recorder = {
-    async *get(cid: CID): AsyncGenerator<Uint8Array> {
-      const block = await readBlock(store, cid);
-      if (!way.some((seen) => seen.equals(cid))) way.push(cid);
-      yield block;
-    },
+  const get = async (cid: CID): Promise<Uint8Array> => {
+    const block = await readBlock(store, cid);
+    way.push(cid);
+    return block;
   };
-  try {
-    const escaped = path.map((name) => name.replaceAll("/", "\\/"));
-    for await (const { cid } of walkPath([root, ...escaped].join("/"), recorder)) roots.push(cid);
-  } catch (error) {
-    if (isNotFound(error) || error instanceof Refusal) throw error;
-    if (error instanceof HtxError) throw error;
-    // Not a directory, no UnixFS, an unknown codec: there is no such path.
-    throw new BlockNotFoundError([root], "there is no such path under it", { cause: error });
-  }
+  for await (const cid of walkPath(root, path, get)) roots.push(cid);
   const last = roots.at(-1) ?? root;
   return { way: [...way.filter((cid) => !cid.equals(last)), last], roots };
 }
