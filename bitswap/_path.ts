@@ -7,7 +7,7 @@
  */
 
 import { murmur3x64 } from "./_murmur3.ts";
-import { readNode, type UnixFsNode } from "./_unixfs.ts";
+import { ownCid, readNode, type UnixFsNode } from "./_unixfs.ts";
 import { BlockNotFoundError } from "./blockstore.ts";
 import { type CID, DAG_PB_CODEC, RAW_CODEC } from "./cid.ts";
 import { utf8 } from "./_core.ts";
@@ -69,8 +69,11 @@ async function findEntry(
   name: string,
   get: (cid: CID) => Promise<Uint8Array>,
 ): Promise<Found | undefined> {
-  const linkOf = ({ links }: UnixFsNode, name: string): CID | undefined =>
-    links.find((link) => link.name === name)?.cid;
+  // Whoever keeps the way keeps none of its blocks.
+  const linkOf = ({ links }: UnixFsNode, name: string): CID | undefined => {
+    const link = links.find((link) => link.name === name);
+    return link && ownCid(link.cid);
+  };
   if (node?.type === "directory") {
     const cid = linkOf(node, name);
     return cid === undefined ? undefined : { cid, taken: 1 };
@@ -106,7 +109,7 @@ async function findLink(cid: CID, block: Uint8Array, names: readonly string[]): 
   try {
     for await (const { cid: next, remainder } of exporter.walkPath(path, reader)) {
       // First comes the block itself. Below the next one it is not asked to go.
-      if (!next.equals(cid)) return { cid: next, taken: names.length - remainder.length };
+      if (!next.equals(cid)) return { cid: ownCid(next), taken: names.length - remainder.length };
     }
     return { cid, taken: names.length };
   } catch {

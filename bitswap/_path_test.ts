@@ -146,6 +146,18 @@ Deno.test("there is nothing under what is no directory", async () => {
   }
 });
 
+Deno.test("the CIDs of a way hold none of its blocks", async () => {
+  const store = new VerifiedBlockstore();
+  const leaf = await store.add(utf8("leaf"));
+  const shard = await node(store, { type: SHARD, fanout: 8n }, {
+    [`${murmur3x64(utf8("b")) >> 61n}b`]: leaf,
+  });
+  const root = await node(store, { type: DIRECTORY }, { a: shard });
+  const cids = await way(store, root, "a/b");
+  assertEquals(cids, [root, shard, leaf]);
+  assertEquals(cids.map(({ multihash }) => multihash.digest.buffer.byteLength <= 36), [true, true, true]);
+});
+
 Deno.test("a name that ends with a backslash is a name like any other", async () => {
   const store = new VerifiedBlockstore();
   const root = await node(store, { type: DIRECTORY }, {

@@ -186,7 +186,7 @@ export async function* walkFile(
 }
 
 /** A CID by itself: that of a link is a view of the block around it, which would have to wait with it. */
-function ownCid(cid: CID): CID {
+export function ownCid(cid: CID): CID {
   return MultiformatsCid.decode(cid.bytes.slice());
 }
 
