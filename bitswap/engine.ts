@@ -438,7 +438,7 @@ export class WantEngine {
   /** Asks as much of a peer as its window and the limit on wants allow. */
   #fill(peer: Peer, now: number): void {
     const isReady = (want: Want): boolean =>
-      want.stream === undefined && want.answers.get(peer) === "have" && this.#wants.has(want.key);
+      want.stream === undefined && want.answers.get(peer) === "have" && this.#wants.get(want.key) === want;
     const isUnasked = (want: Want): boolean => !want.answers.has(peer) && this.#wants.get(want.key) === want;
     while (peer.assigned + peer.asking.size < this.#maxWants) {
       const room = peer.assigned < peer.window;

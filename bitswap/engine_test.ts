@@ -109,6 +109,22 @@ Deno.test("WantEngine that asks again for what it took back expects as many copi
   assertEquals(engine.block(1, "A", 10, 4), "wrong");
 });
 
+Deno.test("WantEngine asks for what is wanted again by what is known now, not by what was of the want taken back", () => {
+  const engine = engineOf({ a: [1], b: [2] });
+  engine.want("A", cid("A"));
+  assertEquals(sent(engine.poll(0)), ["1+A", "2?A"]);
+  engine.presence(2, "A", true, 1);
+  engine.presence(1, "A", false, 1);
+  // It is b's turn now; but nobody wants it any more, and then somebody does.
+  engine.cancel("A");
+  engine.want("A", cid("A"));
+  assertEquals(sent(engine.poll(2)), ["1+A", "2?A"]);
+  engine.peerGone("b");
+  engine.presence(1, "A", false, 3);
+  assertEquals(sent(engine.poll(3)), ["missing A"]);
+  assertEquals(engine.pending, 0);
+});
+
 Deno.test("WantEngine that asks again on another stream takes the first copy, and the second for no lie", () => {
   const engine = engineOf({ a: [1], b: [2] });
   engine.want("A", cid("A"));
@@ -395,6 +411,12 @@ Deno.test("WantEngine, whatever happens: nobody is asked past the limit, one pee
         };
         for (const [i, die] of dice.entries()) {
           if (i < keys.length) engine.want(keys[i]!, cid(keys[i]!), i % 3);
+          const again = keys[(die >> 3) % keys.length]!;
+          if (die % 7 === 0 && i > keys.length && !got.has(again) && !missing.has(again)) {
+            engine.cancel(again);
+            if (die % 2 === 0) obey();
+            engine.want(again, cid(again));
+          }
           step(die);
         }
         for (const key of keys) if (!got.has(key) && !missing.has(key)) engine.want(key, cid(key));
