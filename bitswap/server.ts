@@ -546,6 +546,8 @@ class StreamServer {
     const streams = waiting.get(task.key) ?? new Set();
     waiting.set(task.key, streams.add(this));
     ledger.idle.set(task, () => this.#close(task));
+    // It gives way to whoever waits for room.
+    this.#makeRoom();
   }
 
   async #recheck(task: Task): Promise<void> {

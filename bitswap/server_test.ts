@@ -664,6 +664,17 @@ Deno.test("at the limit of wants a peer's streams wait for room, and nothing tha
   assertEquals([server.ledger("same")!.wants, server.ledger("same")!.refused], [0, 0]);
 });
 
+Deno.test("a stream that waits for room gets that of a want which turns out to wait for its block", async () => {
+  const server = new BitswapServer({ maxWantsPerPeer: 2 });
+  await server.put(HELLO);
+  const hand = await dial(server);
+  const absent = [1, 2, 3, 4].map((i) => ({ cid: cidOf(Uint8Array.of(i)).bytes }));
+  await hand.say({ wantlist: { entries: [...absent, { cid: HELLO_CID.bytes }] } });
+  assertEquals(summary([(await hand.hear())!]).blocks, [HELLO_CID.toString()]);
+  assertEquals(summary(await hand.rest()), { blocks: [], have: [], dontHave: [] });
+  assertEquals(server.ledger("peer")?.refused, 3);
+});
+
 Deno.test("a stream that waits for room gets it when another one breaks", async () => {
   const { server, cids, open } = await gatedServer({ maxWantsPerPeer: 4 }, 8);
   const broken = await dial(server, "same");
