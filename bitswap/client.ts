@@ -203,6 +203,8 @@ interface Line {
   readonly id: number;
   readonly stream: BitswapStream;
   readonly slot: Slot;
+  /** When it was opened, by our clock. */
+  readonly since: number;
   writes: Promise<unknown>;
   headed: boolean;
   /** Whether a wanted block came on it. */
@@ -840,6 +842,7 @@ export class BitswapClient implements AsyncDisposable {
       id: this.#nextLine++,
       stream,
       slot,
+      since: this.#now(),
       writes: Promise.resolve(),
       headed: false,
       gave: false,
@@ -893,6 +896,8 @@ export class BitswapClient implements AsyncDisposable {
   #lineDown(line: Line, reset?: "CANCELLED" | "TIMEOUT" | "PROTOCOL_ERROR"): void {
     if (!this.#lines.delete(line.id)) return;
     line.slot.lines.delete(line);
+    // Silent or not: nothing may have been asked on it. One that took a stream and kept it is no peer out of reach.
+    if (this.#now() - line.since >= this.#reconnectTimeout) line.slot.lastReached = this.#now();
     this.#engine.streamDown(line.id);
     if (reset !== undefined) line.stream.reset(reset);
   }

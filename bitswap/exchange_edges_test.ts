@@ -101,6 +101,62 @@ Deno.test("a connection that breaks is no peer without a word: it is dialled unt
   assertEquals(await client.get(HELLO_CID), HELLO);
 });
 
+Deno.test("a peer that was reachable for as long as nothing was asked of it is dialled when its stream breaks", async () => {
+  const server = await serverWith([HELLO]);
+  const opened: BitswapStream[] = [];
+  const isRead = [0, 1, 2].map(() => Promise.withResolvers<void>());
+  const inner = memoryPeer("idle", async (stream) => {
+    opened.push(stream);
+    if (opened.length === 3) return void server.handleStream(stream);
+    if (opened.length === 2) return;
+    await readProtocol(stream);
+    for (const piece of encodeFramed({ blockPresences: [{ cid: HELLO_CID.bytes, type: "have" }] })) {
+      await stream.write(piece);
+    }
+    await stream.closeWrite();
+  });
+  const idle: BitswapPeer = {
+    id: "idle",
+    async openStream(signal) {
+      const stream = await inner.openStream(signal);
+      const at = opened.length - 1;
+      return {
+        ...stream,
+        read() {
+          isRead[at]!.resolve();
+          return stream.read();
+        },
+      };
+    },
+  };
+  const busy = Promise.withResolvers<BitswapStream>();
+  const dropped = Promise.withResolvers<string>();
+  let isBusyUp = true;
+  const first = memoryPeer("busy", (stream) => isBusyUp ? busy.resolve(stream) : stream.reset("REFUSED"));
+  let now = 0;
+  await using client = new BitswapClient({
+    peers: [first, idle],
+    streamsPerPeer: 1,
+    reconnectDelay: 1,
+    stallTimeout: 1e9,
+    stealAfter: 1e9,
+    now: () => now,
+    onPeerDropped: ({ reason }) => dropped.resolve(reason),
+  });
+  const got = client.get(HELLO_CID);
+  got.catch(() => {}); // awaited below, unless something else fails first
+  const owing = await busy.promise;
+  await readProtocol(owing);
+  // It has said that it has the block, which another one is sending: there is nothing to ask of it.
+  await isRead[1]!.promise;
+  now += 60_000;
+  opened[1]!.reset("CANCELLED");
+  assertEquals(await Promise.race([isRead[2]!.promise.then(() => "dialled"), dropped.promise]), "dialled");
+  isBusyUp = false;
+  owing.reset("CANCELLED");
+  assertEquals(await got, HELLO);
+});
+
 Deno.test("a peer that was given up is asked again by the next get", async () => {
   const server = await serverWith([HELLO]);
   let isOff = true;
