@@ -64,8 +64,8 @@ const PROGRESS_BYTES = 16 * 1024;
 const MAX_FRUITLESS_BYTES: number = 2 * MAX_MESSAGE_LENGTH;
 /** One want in a hundred may be taken over from a peer that is slow but at work: bounds duplicates. */
 const BLOCKS_PER_STEAL = 100;
-/** Taken-back wants remembered per stream, whose blocks may still come and are no lies. */
-const MAX_CANCELLED = 4096;
+/** Wants asked no more that are remembered per stream: their blocks may still come, and are no lies. */
+const MAX_LATE = 4096;
 
 /** What is known of a peer. */
 export interface PeerStats {
@@ -116,8 +116,11 @@ interface Stream {
   readonly id: number;
   readonly peer: Peer;
   readonly assigned: Map<string, Want>;
-  /** How often a want was taken back after it was asked: so many blocks of it may still come. */
-  readonly cancelled: Map<string, number>;
+  /**
+   * How often a want that was asked is asked no more, for it was taken back or is not there: so many blocks of it may
+   * still come. Some peers keep a want after their `dont-have`, and send the block when they have it.
+   */
+  readonly late: Map<string, number>;
   outbox: WantlistEntry[];
   wrong: number;
 }
@@ -282,7 +285,7 @@ export class WantEngine {
   streamUp(id: number, peerId: string, now: number): void {
     const peer = this.#peers.get(peerId);
     if (peer === undefined) throw new TypeError(`Cannot add stream: no peer ${peerId}`);
-    const stream: Stream = { id, peer, assigned: new Map(), cancelled: new Map(), outbox: [], wrong: 0 };
+    const stream: Stream = { id, peer, assigned: new Map(), late: new Map(), outbox: [], wrong: 0 };
     if (peer.streams.length === 0) {
       peer.dropped = false;
       peer.lastProgress = now;
@@ -351,9 +354,11 @@ export class WantEngine {
     if (want === undefined || before === undefined) return;
     if (before === "asked-have") {
       want.answers.set(peer, has ? "have" : "dont-have");
+      if (!has) mayComeLate(stream, key);
       if (has && want.stream === undefined) peer.ready.push(want);
     } else if (!has && (before === "have" || (before === "asked-block" && want.stream?.peer === peer))) {
       // It said `have` before, or was asked for the block: now it has not.
+      mayComeLate(stream, key);
       if (want.stream?.peer === peer) this.#unassign(want);
       want.answers.set(peer, "dont-have");
       this.#offer(want);
@@ -387,8 +392,10 @@ export class WantEngine {
       return "wanted";
     }
     const { peer } = stream;
+    // A peer may answer a want-have with the block.
+    const isAnswer = key !== undefined && peer.asking.get(key) === stream && peer.asking.delete(key);
     if (want === undefined) {
-      if (key !== undefined && cameLate(stream, key)) {
+      if (key !== undefined && (isAnswer || cameLate(stream, key))) {
         peer.stats.duplicates++;
         peer.stats.duplicateBytes += length;
         return "duplicate";
@@ -396,7 +403,7 @@ export class WantEngine {
       this.#wrong(stream);
       return "wrong";
     }
-    if (want.stream !== stream) cameLate(stream, want.key); // the answer to an earlier asking
+    if (want.stream !== stream && !isAnswer) cameLate(stream, want.key); // the answer to an earlier asking
     peer.stats.blocks++;
     peer.stats.bytes += length;
     peer.lastProgress = now;
@@ -494,14 +501,7 @@ export class WantEngine {
   /** Takes it back from the peer too: its block may still come. */
   #takeBack(want: Want, stream: Stream): void {
     stream.outbox.push({ cid: want.cid, cancel: true });
-    const { cancelled } = stream;
-    const count = cancelled.get(want.key) ?? 0;
-    cancelled.delete(want.key);
-    cancelled.set(want.key, count + 1);
-    if (cancelled.size <= MAX_CANCELLED) return;
-    // The one longest ago is the least likely to come.
-    const [oldest] = cancelled.keys();
-    if (oldest !== undefined) cancelled.delete(oldest);
+    mayComeLate(stream, want.key);
   }
 
   #askAgain(want: Want, peer: Peer): void {
@@ -542,7 +542,7 @@ export class WantEngine {
       const asked = peer.asking.get(want.key);
       if (asked === undefined) continue;
       peer.asking.delete(want.key);
-      asked.outbox.push({ cid: want.cid, cancel: true });
+      this.#takeBack(want, asked);
     }
   }
 
@@ -605,11 +605,22 @@ function owes(peer: Peer): boolean {
   return peer.assigned > 0 || peer.asking.size > 0;
 }
 
-/** Whether a block may still come for a want that was taken back; it counts as come. */
-function cameLate(stream: Stream, key: string): boolean {
-  const count = stream.cancelled.get(key);
+/** Notes that a block may still come for a want that is asked no more. */
+function mayComeLate({ late }: Stream, key: string): void {
+  const count = late.get(key) ?? 0;
+  late.delete(key);
+  late.set(key, count + 1);
+  if (late.size <= MAX_LATE) return;
+  // The one longest ago is the least likely to come.
+  const [oldest] = late.keys();
+  if (oldest !== undefined) late.delete(oldest);
+}
+
+/** Whether a block may still come for a want that is asked no more; it counts as come. */
+function cameLate({ late }: Stream, key: string): boolean {
+  const count = late.get(key);
   if (count === undefined) return false;
-  if (count > 1) stream.cancelled.set(key, count - 1);
-  else stream.cancelled.delete(key);
+  if (count > 1) late.set(key, count - 1);
+  else late.delete(key);
   return true;
 }
