@@ -319,6 +319,20 @@ Deno.test("bootstrap() says when it found too few, and survives methods that fai
   assertEquals((await bootstrap([])).ok, false);
 });
 
+Deno.test("bootstrap() leaves a method that finds the same peer for ever, without ever waiting, when its time is over", async () => {
+  let found = 0;
+  const endless: BootstrapMethod = {
+    name: "rendezvous-dht",
+    async *discover() {
+      // Rather than hang the test, it gives up long after anybody else should have.
+      while (found++ < 2_000_000) yield { id: "a", addresses: [] };
+    },
+  };
+  const result = await bootstrap([endless, method("dns-list", ["b", "c"])], { methodTimeoutMs: 5 });
+  assertEquals(result.attempts.map(({ end }) => end), ["timeout", "exhausted"]);
+  assertEquals(result.peers.map(({ id }) => id), ["a", "b", "c"]);
+});
+
 Deno.test("bootstrap() lets a method that is late or no longer needed clean up", async () => {
   for (const [end, timeout] of [["timeout", 5], ["enough", 1_000]] as const) {
     let clean = () => {};
