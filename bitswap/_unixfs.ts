@@ -50,10 +50,14 @@ export async function readNode(cid: CID, block: Uint8Array): Promise<UnixFsNode>
     const { Data, Links } = decode(block);
     const { type, data, sizes, fanout } = readData(Data ?? NOTHING);
     const links = Links.map(({ Hash, Name = "" }) => ({ cid: Hash, name: Name }));
-    if ((type === "file" || type === "raw") && sizes.length !== links.length) {
-      throw new RangeError(`it has ${links.length} links and ${sizes.length} sizes`);
+    const node = { type, data, sizes, links, fanout };
+    if (type === "file" || type === "raw") {
+      if (sizes.length !== links.length) {
+        throw new RangeError(`it has ${links.length} links and ${sizes.length} sizes`);
+      }
+      safe(fileSize(node));
     }
-    return { type, data, sizes, links, fanout };
+    return node;
   } catch (cause) {
     throw malformed(cid, cause instanceof Error ? cause.message : String(cause), cause);
   }
@@ -82,7 +86,7 @@ function readData(bytes: Uint8Array): Pick<UnixFsNode, "type" | "data" | "sizes"
   return { type: name, data, sizes, fanout };
 }
 
-function safe(value: bigint | string): number {
+function safe(value: bigint | string | number): number {
   const number = Number(value);
   if (!Number.isSafeInteger(number)) throw new RangeError("a size passes 2^53-1");
   return number;
@@ -93,7 +97,7 @@ export function malformed(cid: CID, why: string, cause?: unknown): HtxError {
 }
 
 /** Bytes of a file, in the node and under its links. */
-export function fileSize({ data, sizes }: UnixFsNode): number {
+export function fileSize({ data, sizes }: Pick<UnixFsNode, "data" | "sizes">): number {
   return sizes.reduce((sum, size) => sum + size, data.length);
 }
 

@@ -269,6 +269,21 @@ async function hollowFile(store: VerifiedBlockstore, levels: number): Promise<CI
   return await node([[await store.add(utf8("a")), 1], [hollow, 0], [await store.add(utf8("b")), 1]]);
 }
 
+Deno.test("a file may be 2^53-1 bytes long by its sizes, and no byte longer", async () => {
+  const store = new VerifiedBlockstore();
+  const leaf = await store.add(utf8("a"));
+  const most = Number.MAX_SAFE_INTEGER;
+  const fits = await store.add(fileNode([[leaf, 1], [leaf, most - 1]]), { codec: DAG_PB_CODEC });
+  assertEquals((await statFile(store, fits)).size, most);
+  for (const sizes of [[1, most], [most, most], [most + 1]]) {
+    const parts = sizes.map((size): [CID, number] => [leaf, size]);
+    const root = await store.add(fileNode(parts), { codec: DAG_PB_CODEC });
+    const error = await assertRejects(() => statFile(store, root), HtxError);
+    assertEquals([error.code, error.field], ["MALFORMED", "file"], `${sizes}`);
+    await assertRejects(() => cat(store, root), HtxError);
+  }
+});
+
 Deno.test("catFile() reads no part that adds no byte", async () => {
   const store = new VerifiedBlockstore();
   const root = await hollowFile(store, 40);
