@@ -102,10 +102,10 @@ export function fileSize({ data, sizes }: Pick<UnixFsNode, "data" | "sizes">): n
 }
 
 /**
- * Parts of a file that may wait for those before them. A way down of four nodes with 16 384 links each, or of two with all
- * that a block has room for, takes less; one that goes down for ever, with as many beside each step, would fill the memory.
+ * Parts of a file that may wait for those before them. No single node has room for as many, nor have five on the way down
+ * with 45 000 links by hash each; a way that goes down for ever, with as many beside each step, would fill the memory.
  */
-export const MAX_WAITING_PARTS: number = 2 ** 17;
+export const MAX_WAITING_PARTS: number = 2 ** 18;
 
 /** A part of a file whose block is not read yet. */
 interface Part {

@@ -230,7 +230,7 @@ export const DEFAULT_CAT_READ_AHEAD = 32;
  *
  * @throws {BlockNotFoundError} when a block of the file, or the path, cannot be found
  * @throws {HtxError} `MALFORMED`, field `file`, when the root is a directory or no file at all; `LIMIT_EXCEEDED`, field
- * `cid`, when an identity CID holds more than 128 bytes, and without a field when more than 131072 of its parts wait for
+ * `cid`, when an identity CID holds more than 128 bytes, and without a field when more than 262144 of its parts wait for
  * those before them
  */
 export async function* catFile(

@@ -51,7 +51,7 @@ export interface HttpGatewayOptions {
   readonly maxBodyBytes?: number;
   /**
    * Blocks of a CAR without duplicates, at most; a longer one breaks off. So does one in which more links wait for those
-   * before them: than this, or than 131072 where this is less.
+   * before them: than this, or than 262144 where this is less.
    *
    * @default {1048576}
    */
