@@ -348,17 +348,16 @@ export class WantEngine {
     if (has) peer.stats.haves++;
     else peer.stats.dontHaves++;
     if (peer.assigned === 0) peer.lastProgress = now;
-    peer.asking.delete(key);
     const want = this.#wants.get(key);
     const before = want?.answers.get(peer);
+    const isAsked = peer.asking.delete(key) || (before === "asked-block" && want?.stream?.peer === peer);
+    if (!has && isAsked) mayComeLate(stream, key);
     if (want === undefined || before === undefined) return;
     if (before === "asked-have") {
       want.answers.set(peer, has ? "have" : "dont-have");
-      if (!has) mayComeLate(stream, key);
       if (has && want.stream === undefined) peer.ready.push(want);
     } else if (!has && (before === "have" || (before === "asked-block" && want.stream?.peer === peer))) {
       // It said `have` before, or was asked for the block: now it has not.
-      mayComeLate(stream, key);
       if (want.stream?.peer === peer) this.#unassign(want);
       want.answers.set(peer, "dont-have");
       this.#offer(want);

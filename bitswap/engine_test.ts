@@ -137,6 +137,15 @@ Deno.test("WantEngine calls no lie what comes after a dont-have: the want may ha
   }
 });
 
+Deno.test("WantEngine calls no lie what comes after a dont-have for what another peer had sent by then", () => {
+  const engine = engineOf({ a: [1], b: [2] });
+  engine.want("A", cid("A"));
+  engine.poll(0);
+  assertEquals(engine.block(1, "A", 10, 1), "wanted");
+  engine.presence(2, "A", false, 2);
+  assertEquals([3, 4].map((now) => engine.block(2, "A", 10, now)), ["duplicate", "wrong"]);
+});
+
 Deno.test("WantEngine calls no lie what comes for a want-have that was taken back", () => {
   const engine = engineOf({ a: [1], b: [2] });
   engine.want("A", cid("A"));
@@ -354,6 +363,8 @@ interface ModelPeer {
   streams: Set<number>;
   /** Asked and not answered yet. */
   owed: { stream: number; entry: WantlistEntry }[];
+  /** Asked and taken back, or answered with `dont-have`: blocks that come all the same. */
+  late: { stream: number; key: string }[];
 }
 
 Deno.test("WantEngine, whatever happens: nobody is asked past the limit, one peer at a time, and all ends well", () => {
@@ -380,13 +391,14 @@ Deno.test("WantEngine, whatever happens: nobody is asked past the limit, one pee
           const peer = peers.get(name)!;
           peer.streams.delete(stream);
           peer.owed = peer.owed.filter((owed) => owed.stream !== stream);
+          peer.late = peer.late.filter((late) => late.stream !== stream);
           engine.streamDown(stream);
         };
         for (const [i, manner] of manners.entries()) {
           const name = `p${i}`;
           // Each block is with every second peer; good peers have what is asked of them in the end.
           const has = new Set(keys.filter((_, at) => manner === "good" && (at + i) % 2 === 0));
-          peers.set(name, { has, manner, streams: new Set(), owed: [] });
+          peers.set(name, { has, manner, streams: new Set(), owed: [], late: [] });
           engine.addPeer(name, now);
           open(name);
           open(name);
@@ -405,6 +417,10 @@ Deno.test("WantEngine, whatever happens: nobody is asked past the limit, one pee
                 for (const entry of command.entries) {
                   const key = keyOf(entry);
                   if (entry.cancel) {
+                    const isOwed = peer.owed.some(({ stream, entry }) =>
+                      stream === command.stream && keyOf(entry) === key
+                    );
+                    if (isOwed) peer.late.push({ stream: command.stream, key });
                     peer.owed = peer.owed.filter(({ stream, entry }) =>
                       stream !== command.stream || keyOf(entry) !== key
                     );
@@ -432,6 +448,15 @@ Deno.test("WantEngine, whatever happens: nobody is asked past the limit, one pee
           const name = names[die % Math.max(1, names.length)];
           const peer = name === undefined ? undefined : peers.get(name);
           if (peer === undefined || name === undefined) return;
+          const late = (die >> 12) % 3 === 0 ? peer.late.pop() : undefined;
+          if (late !== undefined) {
+            if (engine.block(late.stream, late.key, 10, now) === "wanted") got.add(late.key);
+            // Should it be asked on this very stream again, this was the answer, and the answer to that comes late.
+            const isSame = ({ stream, entry }: ModelPeer["owed"][number]): boolean =>
+              stream === late.stream && keyOf(entry) === late.key;
+            if (peer.owed.some(isSame)) peer.late.push(late);
+            peer.owed = peer.owed.filter((owed) => !isSame(owed));
+          }
           const owed = peer.owed.splice((die >> 4) % Math.max(1, peer.owed.length), 1)[0];
           if ((die >> 8) % 40 === 0 && peer.streams.size > 0) {
             close(name, [...peer.streams][0]!);
@@ -441,12 +466,20 @@ Deno.test("WantEngine, whatever happens: nobody is asked past the limit, one pee
             engine.tick(now);
           } else {
             const key = keyOf(owed.entry);
-            if (owed.entry.wantType === "have") {
-              engine.presence(owed.stream, key, peer.manner === "lying" || peer.has.has(key), now);
+            if (owed.entry.wantType === "have" && peer.has.has(key) && (die >> 14) % 4 === 0) {
+              // Small blocks come at once.
+              if (engine.block(owed.stream, key, 10, now) === "wanted") got.add(key);
+            } else if (owed.entry.wantType === "have") {
+              const has = peer.manner === "lying" || peer.has.has(key);
+              if (!has) peer.late.push({ stream: owed.stream, key });
+              engine.presence(owed.stream, key, has, now);
             } else if (peer.manner === "lying") engine.block(owed.stream, `lie${die}`, 10, now);
-            else if (!peer.has.has(key)) engine.presence(owed.stream, key, false, now);
-            else if (engine.block(owed.stream, key, 10, now) === "wanted") got.add(key);
+            else if (!peer.has.has(key)) {
+              peer.late.push({ stream: owed.stream, key });
+              engine.presence(owed.stream, key, false, now);
+            } else if (engine.block(owed.stream, key, 10, now) === "wanted") got.add(key);
           }
+          if (peer.manner === "good") assertEquals(engine.stats(name)?.wrongBlocks, 0);
           obey();
         };
         for (const [i, die] of dice.entries()) {
