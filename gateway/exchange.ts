@@ -14,6 +14,7 @@ import {
   type HttpResponse,
 } from "../transport/mod.ts";
 import type { AdmissionOutcome } from "./admission.ts";
+import { hasControls } from "./_controls.ts";
 import { appendForwarding, type ClientFacts } from "./forwarded.ts";
 import type { FrontInfo } from "./front.ts";
 import { offerToLend } from "./_lending.ts";
@@ -439,6 +440,7 @@ export class Exchange {
     for (const field of received.fields) {
       if (setTrailers === undefined && field[0] === "trailer") continue;
       if (status === 205 && field[0] === "content-length") continue; // RFC 9110 §15.3.6: there is no content
+      if (hasControls(field[1])) return this.#unfit(body, `the field ${field[0]} holds a control character`);
       headers.push(field as [string, string]);
     }
     const { setCookie } = this;
@@ -467,14 +469,17 @@ export class Exchange {
       if (!bodiless && content instanceof ReadableStream) offerToLend(response, content, body);
       return response;
     } catch (error) {
-      body.cancel();
-      this.#finish("upstream-malformed");
-      this.#gateway._log.warn("Answer to {id} cannot be carried: {reason}", {
-        id: this.id,
-        reason: messageOf(error),
-      });
-      return plain(502, "the upstream's answer cannot be carried", this.id);
+      return this.#unfit(body, messageOf(error));
     }
+  }
+
+  /** The answer to a request whose answer from the upstream no front could send. */
+  #unfit(body: HttpBody, reason: string): Response {
+    body.cancel();
+    this.#status = 502;
+    this.#finish("upstream-malformed");
+    this.#gateway._log.warn("Answer to {id} cannot be carried: {reason}", { id: this.id, reason });
+    return plain(502, "the upstream's answer cannot be carried", this.id, false, this.setCookie);
   }
 
   #download(body: HttpBody): ReadableStream<Uint8Array> {

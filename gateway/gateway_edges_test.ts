@@ -1,8 +1,10 @@
-import { assert, assertEquals } from "@std/assert";
+import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { type HttpHandler, serveHttpExchange } from "../transport/mod.ts";
 import { over, overStreams, PEER, serve, until } from "./_testing.ts";
+import { denoFront } from "./front.ts";
 import { createGateway, type Gateway } from "./gateway.ts";
 import { localUpstream } from "./local.ts";
+import { nodeFront } from "./node_front.ts";
 
 const later = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));
 const ask = async (gateway: Gateway, method = "GET") =>
@@ -248,4 +250,34 @@ Deno.test("the handler shows the decoy where intercept throws", async () => {
     assertEquals([response.status, await response.text()], [404, "404 Not Found\n"]);
     assertEquals(g.gateway.metrics.outcomes.decoy, 1);
   }
+});
+
+Deno.test("an answer with a control character in a field is 502, and its stream ends: Deno's server would end the process", async () => {
+  const controls = [..."\x01\x08\x0b\x1f\x7f"];
+  let aborted = 0;
+  await using g = overStreams((stream) => {
+    stream.signal.addEventListener("abort", () => aborted++);
+    return serveHttpExchange(stream, ({ path }) => ({
+      status: 200,
+      fields: [["x-field", `a${decodeURIComponent(path.slice(1))}b`]],
+      body: new ReadableStream({ pull: (controller) => controller.enqueue(new Uint8Array(9)) }),
+    }));
+  });
+  const fronts = [denoFront(g.gateway.handler, { port: 0 }), await nodeFront(g.gateway.handler, { port: 0 })];
+  for (const control of controls) {
+    const response = await g.ask(`/${encodeURIComponent(control)}`);
+    assertEquals([response.status, response.headers.get("x-field")], [502, null]);
+    assertStringIncludes(await response.text(), "cannot be carried");
+  }
+  for (const front of fronts) {
+    const response = await fetch(`http://127.0.0.1:${front.addr.port}/%01`);
+    assertEquals(response.status, 502);
+    await response.body?.cancel();
+    const tab = await fetch(`http://127.0.0.1:${front.addr.port}/%09`);
+    assertEquals([tab.status, tab.headers.get("x-field")], [200, "a\tb"]);
+    await tab.body?.cancel();
+  }
+  await until(() => aborted === controls.length + 2 * fronts.length && g.gateway.metrics.active === 0);
+  assertEquals(g.gateway.metrics.outcomes["upstream-malformed"], controls.length + fronts.length);
+  for (const front of fronts) await front[Symbol.asyncDispose]();
 });

@@ -6,6 +6,7 @@
  */
 
 import { endDuplex } from "../transport/_end_duplex.ts";
+import { HtxError } from "../core/mod.ts";
 import {
   connectOverStream,
   type Duplex,
@@ -16,6 +17,7 @@ import {
   toResponse,
   webSocketDuplex,
 } from "../transport/mod.ts";
+import { hasControls } from "./_controls.ts";
 import type { UpgradeContext } from "./gateway.ts";
 
 /** Takes a WebSocket that was let in; `undefined` leaves it to whoever is next. */
@@ -43,6 +45,11 @@ export function passWebSockets(options: RelayWebSocketOptions = {}): UpgradeHand
     if (info.upgradeWebSocket === undefined) return undefined;
     const answer = await connectOverStream(await upgrade.open(), head);
     const { tunnel } = answer;
+    if (answer.fields.some(([, value]) => hasControls(value))) {
+      if (tunnel === undefined) answer.body.cancel();
+      else tunnel.reset("CANCELLED", "no upgrade");
+      throw new HtxError("MALFORMED", "Cannot carry answer: a field holds a control character");
+    }
     if (tunnel === undefined) return withCookie(toResponse(answer), upgrade.setCookie);
     let upgraded: ReturnType<typeof info.upgradeWebSocket>;
     try {

@@ -126,6 +126,24 @@ Deno.test("passWebSockets(): a WebSocket goes to another upstream where the firs
   }
 });
 
+Deno.test("passWebSockets(): an answer with a control character in a field is 502, accepted or not", async () => {
+  for (const accept of [false, true]) {
+    await using site = listening((_request, info) => {
+      const response = accept ? info.upgradeWebSocket().response : new Response("no", { status: 403 });
+      response.headers.append("set-cookie", "a=\x01");
+      return response;
+    }, passWebSockets());
+    const { port } = new URL(site.url);
+    const answer = await raw(
+      Number(port),
+      "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n" +
+        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n",
+    );
+    assertEquals(answer.split("\r\n", 1)[0], "HTTP/1.1 502 Bad Gateway");
+    assertEquals(site.gateway.metrics.outcomes["upstream-malformed"], 1);
+  }
+});
+
 Deno.test("passWebSockets(): when the gateway stops, its WebSockets end", async () => {
   const site = listening((_request, info) => info.upgradeWebSocket().response, passWebSockets());
   const socket = new WebSocket(`${site.url}/`);
