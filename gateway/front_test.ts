@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import { within } from "../core/_deferred.ts";
-import { raw } from "./_testing.ts";
+import { raw, until } from "./_testing.ts";
 import { makeCertificate } from "./_testing_tls.ts";
 import { denoFront } from "./front.ts";
 import { nodeFront } from "./node_front.ts";
@@ -311,4 +311,132 @@ Deno.test("nodeFront leaves a body alone that its handler goes on reading behind
   assertEquals(await read.promise, 1_000_000);
   conn.close();
   await answer;
+});
+
+Deno.test("nodeFront begins the requests of a connection one after another, and keeps few that are sent ahead", async () => {
+  let running = 0;
+  let most = 0;
+  let begun = 0;
+  let cancelled = 0;
+  await using front = await nodeFront(async (request) => {
+    begun++;
+    most = Math.max(most, ++running);
+    if (request.url.endsWith("/hold")) {
+      return new Response(
+        new ReadableStream({
+          pull: (controller) => controller.enqueue(new Uint8Array(65_536)),
+          cancel: () => {
+            running--;
+            cancelled++;
+          },
+        }),
+      );
+    }
+    const { length } = await request.bytes();
+    running--;
+    return new Response(`<${length}>`);
+  }, { port: 0 });
+  const requests = Array.from(
+    { length: 100 },
+    (_, i) =>
+      i % 2 === 0
+        ? "GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+        : `POST / HTTP/1.1\r\nHost: x\r\nContent-Length: ${i * 10}\r\n\r\n${"x".repeat(i * 10)}`,
+  );
+  const answers = await raw(front.addr.port, requests.join("") + GET);
+  assertEquals(
+    [...answers.matchAll(/<([0-9]+)>/g)].map((match) => Number(match[1])),
+    [...requests.map((_, i) => i % 2 === 0 ? 0 : i * 10), 0],
+  );
+  assertEquals([begun, most, running], [101, 1, 0]);
+  for (const count of [10, 1000]) { // the one client goes, the other is sent away
+    using conn = await Deno.connect({ hostname: "127.0.0.1", port: front.addr.port });
+    await conn.write(bytes("GET /hold HTTP/1.1\r\nHost: x\r\n\r\n".repeat(count)));
+    if (count === 10) {
+      await until(() => running === 1);
+      conn.close();
+    }
+    await until(() => cancelled === (count === 10 ? 1 : 2));
+  }
+  assertEquals([begun, most, running, cancelled], [103, 1, 0, 2]);
+});
+
+Deno.test("nodeFront ends a connection whose client does not read its answer, whatever the handler", async () => {
+  for (const length of [2, 300]) { // what is left is in the front's hands, or still to come
+    let left = length;
+    let ended = 0;
+    await using front = await nodeFront(() => {
+      return new Response(
+        new ReadableStream({
+          pull: (controller) => {
+            controller.enqueue(new Uint8Array(length === 2 ? 32 * 2 ** 20 : 65_536));
+            if (--left === 0) controller.close();
+          },
+          cancel: () => {
+            ended++;
+          },
+        }, { highWaterMark: 0 }),
+      );
+    }, { port: 0, writeTimeoutMs: 100 });
+    using conn = await Deno.connect({ hostname: "127.0.0.1", port: front.addr.port });
+    await conn.write(bytes(GET));
+    await until(() => left < length);
+    assert(await settles(front.shutdown()), `an answer of ${length} chunks is still under way`);
+    assertEquals(ended, left > 0 ? 1 : 0);
+  }
+});
+
+Deno.test("nodeFront ends a connection whose client goes on with a request that was answered long ago", async () => {
+  await using front = await nodeFront(() => new Response("no"), { port: 0, lingerTimeoutMs: 300 });
+  for (const head of ["Content-Length: 1000", "Transfer-Encoding: chunked"]) {
+    using conn = await Deno.connect({ hostname: "127.0.0.1", port: front.addr.port });
+    await conn.write(bytes(`POST / HTTP/1.1\r\nHost: x\r\n${head}\r\n\r\n`));
+    const chunk = bytes(head.startsWith("C") ? "x" : "1\r\nx\r\n");
+    let open = true;
+    const trickling = (async () => {
+      while (open) {
+        await conn.write(chunk);
+        await new Promise((resolve) => setTimeout(resolve, 50));
+      }
+    })().catch(() => {});
+    const end = (async () => {
+      const buffer = new Uint8Array(4096);
+      while (await conn.read(buffer) !== null);
+    })().catch(() => {});
+    const ended = await settles(end);
+    open = false;
+    await trickling;
+    assert(ended, head);
+    await end;
+  }
+});
+
+Deno.test("nodeFront lets go of a body whose head Node refuses to send", async () => {
+  for (const method of ["GET", "HEAD"]) {
+    const { promise: cancelled, resolve: cancel } = Promise.withResolvers<void>();
+    await using front = await nodeFront(
+      () => new Response(new ReadableStream({ cancel: () => cancel() }), { headers: { "x-field": "\x01" } }),
+      { port: 0 },
+    );
+    assertEquals(await raw(front.addr.port, GET.replace("GET", method)), "<end>");
+    assert(await settles(cancelled), method);
+  }
+});
+
+Deno.test("nodeFront leaves out trailers that Node refuses to send, and the answer stays", async () => {
+  await using front = await nodeFront((_request, info) => {
+    info.setTrailers?.([["x-one", "\x01"], ["x-two", "2"]]);
+    return new Response(
+      new ReadableStream({
+        start: async (controller) => {
+          controller.enqueue(bytes("x"));
+          await Promise.resolve();
+          controller.close();
+        },
+      }),
+      { headers: { trailer: "x-one, x-two" } },
+    );
+  }, { port: 0 });
+  const answer = await raw(front.addr.port, GET);
+  assert(answer.endsWith("\r\n\r\n1\r\nx\r\n0\r\nx-two: 2\r\n\r\n<end>"), answer);
 });

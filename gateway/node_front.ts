@@ -7,6 +7,7 @@
 
 import type { IncomingMessage, Server, ServerResponse } from "node:http";
 import type { Socket } from "node:net";
+import { hasControls } from "./_controls.ts";
 import {
   DEFAULT_FRONT_PORT,
   type FrontAddr,
@@ -24,6 +25,8 @@ export interface NodeFrontOptions extends FrontOptions {
   requestTimeoutMs?: number | undefined;
   /** Milliseconds that a connection may idle between requests. @default {15000} */
   keepAliveTimeoutMs?: number | undefined;
+  /** Milliseconds that an answer may wait for a client that does not read it; 0 for no bound. @default {120000} */
+  writeTimeoutMs?: number | undefined;
   /** Bytes of a request's head. @default {65536} */
   maxHeaderBytes?: number | undefined;
   /**
@@ -38,6 +41,8 @@ export interface NodeFrontOptions extends FrontOptions {
 /** What is read of a request behind its answer: about what Go's server reads, for as long as nginx waits for more. */
 const DEFAULT_LINGER_BYTES = 262_144;
 const DEFAULT_LINGER_TIMEOUT_MS = 5000;
+/** Requests that a connection may send ahead of the answer that it waits for. No browser sends any. */
+const MAX_AHEAD = 256;
 const CONNECT_REFUSAL = "HTTP/1.1 501 Not Implemented\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
 /**
@@ -49,6 +54,7 @@ export async function nodeFront(handler: FrontHandler, options: NodeFrontOptions
   const { hostname = "127.0.0.1", port = DEFAULT_FRONT_PORT, tls } = options;
   const { headersTimeoutMs = 10_000, requestTimeoutMs = 0, keepAliveTimeoutMs = 15_000 } = options;
   const { lingerBytes = DEFAULT_LINGER_BYTES, lingerTimeoutMs = DEFAULT_LINGER_TIMEOUT_MS } = options;
+  const { writeTimeoutMs = 120_000 } = options;
   const encrypted = tls !== undefined;
   const settings = {
     headersTimeout: headersTimeoutMs,
@@ -59,17 +65,40 @@ export async function nodeFront(handler: FrontHandler, options: NodeFrontOptions
   };
   /** How many requests run, by the far end of their connection: with TLS it has two sockets. */
   const running = new Map<string, number>();
-  const onRequest = (incoming: IncomingMessage, outgoing: ServerResponse) => {
+  const begin = (incoming: IncomingMessage, outgoing: ServerResponse, ended: () => void) => {
     const peer = peerOf(incoming.socket);
     running.set(peer, (running.get(peer) ?? 0) + 1);
     outgoing.once("close", () => {
       const left = running.get(peer)! - 1;
       if (left > 0) running.set(peer, left);
       else running.delete(peer);
+      ended();
     });
     const rest = new Rest(incoming, lingerBytes);
     outgoing.once("finish", () => rest.linger(lingerTimeoutMs));
-    answer(handler, incoming, outgoing, rest, encrypted).catch(() => outgoing.destroy());
+    answer(handler, incoming, outgoing, rest, encrypted, writeTimeoutMs).catch(() => outgoing.destroy());
+  };
+  /**
+   * What was sent ahead on a connection where a request runs. Begun at once, each would hold what it needs for an answer
+   * whose turn may never come, and that nothing tells of the connection's end.
+   */
+  const ahead = new WeakMap<Socket, (() => void)[]>();
+  const onRequest = (incoming: IncomingMessage, outgoing: ServerResponse) => {
+    const { socket } = incoming;
+    const before = ahead.get(socket);
+    const queue = before ?? [];
+    const ended = () => {
+      const next = socket.destroyed ? undefined : queue.shift();
+      if (next !== undefined) next();
+      else ahead.delete(socket);
+    };
+    if (before === undefined) {
+      ahead.set(socket, queue);
+      begin(incoming, outgoing, ended);
+    } else if (queue.push(() => begin(incoming, outgoing, ended)) > MAX_AHEAD) {
+      queue.length = 0;
+      socket.destroy();
+    }
   };
   const server: Server = tls === undefined
     ? (await import("node:http")).createServer(settings, onRequest)
@@ -143,6 +172,7 @@ async function answer(
   outgoing: ServerResponse,
   rest: Rest,
   encrypted: boolean,
+  writeTimeoutMs: number,
 ): Promise<void> {
   const info = new NodeInfo(incoming, outgoing, encrypted);
   let request: Request;
@@ -154,7 +184,8 @@ async function answer(
     return;
   }
   const response = await handler(request, info);
-  await send(response, incoming, outgoing, info);
+  await send(response, incoming, outgoing, info, writeTimeoutMs);
+  if (!outgoing.writableFinished) await over(outgoing, "finish", writeTimeoutMs);
 }
 
 class NodeInfo implements FrontInfo {
@@ -354,6 +385,7 @@ async function send(
   incoming: IncomingMessage,
   outgoing: ServerResponse,
   info: NodeInfo,
+  writeTimeoutMs: number,
 ): Promise<void> {
   const { status, body, headers } = response;
   if (outgoing.destroyed) {
@@ -374,9 +406,12 @@ async function send(
   if (body === null || incoming.method === "HEAD") {
     const sized = fields.has("content-length") || incoming.method === "HEAD" || status === 204 ||
       status === 304;
-    head(sized ? undefined : ["content-length", "0"]);
-    outgoing.end();
-    await body?.cancel();
+    try {
+      head(sized ? undefined : ["content-length", "0"]);
+      outgoing.end();
+    } finally {
+      await body?.cancel();
+    }
     return;
   }
   const reader = body.getReader();
@@ -410,14 +445,16 @@ async function send(
     }
     for (; !read.done; read = await (second ?? reader.read()), second = undefined) {
       if (gone) return;
-      if (!outgoing.write(read.value)) await drained(outgoing);
+      if (!outgoing.write(read.value)) await over(outgoing, "drain", writeTimeoutMs);
     }
     if (info.trailers !== undefined && info.trailers.length > 0 && !fields.has("content-length")) {
-      outgoing.addTrailers(info.trailers.map(([name, value]) => [name, value] as [string, string]));
+      const trailers = info.trailers.filter(([, value]) => !hasControls(value));
+      outgoing.addTrailers(trailers.map(([name, value]) => [name, value] as [string, string]));
     }
     outgoing.end();
   } catch {
     outgoing.destroy(); // the client sees an end without the last chunk
+    reader.cancel().catch(() => {});
   } finally {
     outgoing.off("close", onClose);
   }
@@ -434,15 +471,18 @@ async function soon<T>(promise: Promise<T>): Promise<T | undefined> {
   }
 }
 
-/** Settles when there is room, or nobody who reads. */
-function drained(outgoing: ServerResponse): Promise<void> {
+/** Settles with the event, or when there is nobody who reads; a client that takes longer is none. */
+function over(outgoing: ServerResponse, event: "drain" | "finish", milliseconds: number): Promise<void> {
   return new Promise((resolve) => {
+    if (outgoing.destroyed || outgoing.closed) return resolve();
+    const timer = milliseconds > 0 ? setTimeout(() => outgoing.destroy(), milliseconds) : undefined;
     const done = () => {
-      outgoing.off("drain", done);
+      clearTimeout(timer);
+      outgoing.off(event, done);
       outgoing.off("close", done);
       resolve();
     };
-    outgoing.on("drain", done);
+    outgoing.on(event, done);
     outgoing.on("close", done);
   });
 }
