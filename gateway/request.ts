@@ -107,7 +107,7 @@ class Parsed implements ParsedRequest {
         this.#upgrade = value;
         return;
       case "transfer-encoding":
-        this.transferEncoding = value;
+        this.transferEncoding = joined(this.transferEncoding, value);
         return;
       case "keep-alive":
       case "proxy-connection":
@@ -125,10 +125,10 @@ class Parsed implements ParsedRequest {
         this.contentLength = value;
         break;
       case "content-type":
-        this.contentType = value;
+        this.contentType = joined(this.contentType, value);
         break;
       case "content-encoding":
-        this.contentEncoding = value;
+        this.contentEncoding = joined(this.contentEncoding, value);
         break;
       case "x-request-id":
         this.requestId = value;

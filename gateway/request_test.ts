@@ -27,6 +27,23 @@ Deno.test("parseRequest() takes the path byte for byte, and a Host with a slash 
   assertEquals(parse("http://other/x", "GET", [["host", "mine"]]).authority, "other"); // absolute form (RFC 9112 §3.2.2)
 });
 
+Deno.test("e-45: parseRequest() judges all lines of a field together, also where the front tells them apart", () => {
+  const lines = (...fields: [string, string][]) =>
+    parseRequest(received("http://a/", "POST"), { ...PEER, fields: [["host", "a"], ...fields] }, 32_768);
+  const coded = lines(["transfer-encoding", "gzip"], ["transfer-encoding", "chunked"]);
+  assertEquals([coded.transferEncoding, coded.fault?.status], ["gzip, chunked", 501]);
+  assertEquals(lines(["transfer-encoding", "chunked"]).fault, undefined);
+  const form = lines(
+    ["content-type", "text/plain"],
+    ["content-type", "application/x-www-form-urlencoded"],
+    ["content-encoding", "gzip"],
+    ["content-encoding", "identity"],
+  );
+  // What a front that joins them shows.
+  assertEquals(form.contentType, "text/plain, application/x-www-form-urlencoded");
+  assertEquals(form.contentEncoding, "gzip, identity");
+});
+
 Deno.test("e-39: pathOf() leaves out query and fragment, whichever comes first", () => {
   for (const path of ["/a", "/a?bn1=x", "/a#bn1=x", "/a#b?bn1=x", "/a?b#bn1=x"]) {
     assertEquals(pathOf(path), "/a");
