@@ -43,10 +43,16 @@ export const MAX_PATH_BYTES = 16_384;
 
 const AUTHORITY = /^(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9\-._~!$&'()*+,;=%]+)(?::[0-9]{0,5})?$/;
 
-/** Path without query and fragment: what may stand in a log. */
+/**
+ * Path without query and fragment: what may stand in a log. Deno's server takes any UTF-8 in a request line, with what
+ * steers terminals and breaks lines: all but visible ASCII is escaped.
+ */
 export function pathOf(path: string): string {
   const mark = path.search(/[?#]/);
-  return mark < 0 ? path : path.slice(0, mark);
+  const shown = mark < 0 ? path : path.slice(0, mark);
+  return /[^\x21-\x7e]/.test(shown)
+    ? shown.toWellFormed().replace(/[^\x21-\x7e]+/g, encodeURIComponent)
+    : shown;
 }
 
 /** Takes a request apart. Never throws. */

@@ -50,6 +50,14 @@ Deno.test("e-39: pathOf() leaves out query and fragment, whichever comes first",
   }
 });
 
+Deno.test("pathOf() shows as escapes what would steer a terminal or break a line of a log", () => {
+  assertEquals(
+    pathOf("/\u009b31m\u0085\u2028\u202e\x1b\n é\ud800?x"),
+    "/%C2%9B31m%C2%85%E2%80%A8%E2%80%AE%1B%0A%20%C3%A9%EF%BF%BD",
+  );
+  assertEquals(pathOf("/a%20b/~|^"), "/a%20b/~|^");
+});
+
 Deno.test("parseRequest() never throws, and what it finds no fault with can be encoded (e-45)", () => {
   const name = fc.constantFrom(
     "host",
