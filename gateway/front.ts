@@ -72,6 +72,12 @@ export interface FrontOptions {
   tls?: FrontTls | undefined;
 }
 
+/** Options of {@linkcode denoFront}. */
+export interface DenoFrontOptions extends FrontOptions {
+  /** Answers who comes while `shutdown()` waits for the uploads of others. @default {503} */
+  whileStopping?: FrontHandler | undefined;
+}
+
 /** The port where none is given. */
 export const DEFAULT_FRONT_PORT = 8080;
 
@@ -82,15 +88,15 @@ export const DEFAULT_FRONT_PORT = 8080;
  * `100 Continue`) and no trailers.
  *
  * `shutdown()` refuses new connections at once where no request with a body is under way; else it answers what they ask
- * with 503 until there is none, since Deno's server would break such requests off.
+ * by `whileStopping` until there is none, since Deno's server would break such requests off.
  *
  * Once it was shut down, nothing ends the connections that it still has but their clients, or the end of the process:
  * `abort()` then lets go of them, and a program that wants to end calls `Deno.exit`.
  *
  * @throws {Deno.errors.AddrInUse} when the port is taken
  */
-export function denoFront(handler: FrontHandler, options: FrontOptions = {}): HttpFront {
-  const { hostname = "127.0.0.1", port = DEFAULT_FRONT_PORT, tls } = options;
+export function denoFront(handler: FrontHandler, options: DenoFrontOptions = {}): HttpFront {
+  const { hostname = "127.0.0.1", port = DEFAULT_FRONT_PORT, tls, whileStopping = refusal } = options;
   const encrypted = tls !== undefined;
   const controller = new AbortController();
   /** Requests with a body under way. */
@@ -109,35 +115,35 @@ export function denoFront(handler: FrontHandler, options: FrontOptions = {}): Ht
       ...tls,
     },
     (request, info) => {
-      if (closing !== undefined && !shutDown) return refusal();
       const { method } = request;
       if (method !== "GET" && method !== "HEAD") {
         uploads++;
         info.completed.then(onCompleted, onCompleted);
       }
-      const response = handler(request, new DenoInfo(info, encrypted));
+      const answer = stopping === undefined || shutDown ? handler : whileStopping;
+      const response = answer(request, new DenoInfo(info, encrypted));
       // Deno's server pulls a chunk when the one before is in the hands of its socket.
       return response instanceof Response ? borrow(response) : response.then(borrow);
     },
   );
   let ended = false;
-  let closing: Promise<void> | undefined;
+  let stopping: Promise<void> | undefined;
+  let shutDown = false;
   const { promise: lost, resolve: letGo } = Promise.withResolvers<void>();
   const over = server.finished.then(() => {
     ended = true;
   });
   const finished = Promise.race([over, lost]);
-  let shutDown = false;
-  const shutdown = async () => {
+  const stop = async () => {
     // Over HTTP/1.1 the server's own shutdown() breaks off requests that have not arrived whole.
     if (uploads > 0) {
       const { promise, resolve } = Promise.withResolvers<void>();
       uploaded = resolve;
       await Promise.race([promise, over]);
-      if (ended) return;
     }
+    if (ended) return await finished;
     shutDown = true;
-    await server.shutdown();
+    await Promise.race([server.shutdown(), finished]);
   };
   const abort = () => {
     if (ended) return;
@@ -150,7 +156,7 @@ export function denoFront(handler: FrontHandler, options: FrontOptions = {}): Ht
     addr: { hostname: server.addr.hostname, port: server.addr.port },
     encrypted,
     finished,
-    shutdown: () => ended ? finished : closing ??= shutdown(),
+    shutdown: () => ended ? finished : stopping ??= stop(),
     abort,
     [Symbol.asyncDispose]: async () => {
       abort();

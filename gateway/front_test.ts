@@ -64,6 +64,22 @@ Deno.test("denoFront: shutdown() lets uploads arrive whole, and refuses who come
   await assertRejects(() => Deno.connect({ hostname: "127.0.0.1", port }), Deno.errors.ConnectionRefused);
 });
 
+Deno.test("denoFront: whileStopping answers who comes while an upload holds the shutdown up", async () => {
+  const asked = Promise.withResolvers<void>();
+  const front = denoFront(async (request) => {
+    asked.resolve();
+    return new Response(await request.text());
+  }, { port: 0, whileStopping: () => new Response("as ever") });
+  const conn = await Deno.connect({ hostname: "127.0.0.1", port: front.addr.port });
+  await conn.write(bytes("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nConnection: close\r\n\r\na"));
+  await asked.promise;
+  const closed = front.shutdown();
+  assert((await raw(front.addr.port, GET)).endsWith("as ever<end>"));
+  await conn.write(bytes("b"));
+  assert((await new Response(conn.readable).text()).endsWith("\r\n\r\nab"));
+  await closed;
+});
+
 Deno.test("denoFront: abort() alone ends connections at once", async () => {
   const asked = Promise.withResolvers<void>();
   const front = denoFront(() => {
@@ -76,6 +92,57 @@ Deno.test("denoFront: abort() alone ends connections at once", async () => {
   assert(await settles(front.finished));
   await front.shutdown();
   assertEquals(await answer, "<end>");
+});
+
+Deno.test("shutdown() lets a request finish whose body is still on its way, and abort() one that never does", async () => {
+  for (const makeFront of [denoFront, nodeFront]) {
+    for (const whole of [true, false]) {
+      const begun = Promise.withResolvers<void>();
+      let asked = 0;
+      const front = await makeFront(async (request) => {
+        asked++;
+        if (request.body === null) return new Response("late");
+        const reader = request.body.getReader();
+        const body = new ReadableStream<Uint8Array<ArrayBuffer>>({
+          pull: async (controller) => {
+            const { value, done } = await reader.read();
+            if (done) controller.close();
+            else controller.enqueue(new Uint8Array(value));
+            begun.resolve();
+          },
+        }, { highWaterMark: 0 });
+        return request.url.endsWith("/collect")
+          ? new Response(await new Response(body).text())
+          : new Response(body);
+      }, { port: 0 });
+      const conns = await Promise.all(["/collect", "/echo"].map(async (path) => {
+        const conn = await Deno.connect({ hostname: "127.0.0.1", port: front.addr.port });
+        await conn.write(
+          bytes(`POST ${path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 4\r\n\r\nab`),
+        );
+        return conn;
+      }));
+      await begun.promise;
+      await until(() => asked === 2);
+      const finished = front.shutdown();
+      await new Promise((resolve) => setTimeout(resolve)); // whatever is cut, is cut now
+      for (const conn of conns) {
+        if (whole) await conn.write(bytes("cd"));
+        else front.abort();
+        let answer = "";
+        const buffer = new Uint8Array(4096);
+        for (;;) {
+          const n = await conn.read(buffer).catch(() => null);
+          if (n === null) break;
+          answer += new TextDecoder().decode(buffer.subarray(0, n));
+        }
+        assertEquals(/^HTTP\/1.1 200 OK\r\n[^]*a[^]*b[^]*c[^]*d/.test(answer), whole, answer);
+        conn.close();
+      }
+      assert(await settles(finished), "the front stays");
+      await front.finished;
+    }
+  }
 });
 
 Deno.test("nodeFront with TLS: abort() ends connections that never shook hands", async () => {

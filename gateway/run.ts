@@ -340,7 +340,8 @@ function makeFront(
 ): Promise<HttpFront> {
   const { front, hostname, port } = config.listen;
   return listening("listen", { hostname, port }, (where) => {
-    if (front === "deno") return denoFront(handler, { ...where, tls });
+    // Until the last, strangers are shown the decoy.
+    if (front === "deno") return denoFront(handler, { ...where, tls, whileStopping: handler });
     return nodeFront(handler, {
       ...where,
       tls,
