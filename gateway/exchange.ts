@@ -533,11 +533,50 @@ export class Exchange {
     }, { highWaterMark: 0 });
   }
 
-  /** Counts a request that a hook took over. */
-  upgraded(status: number): void {
-    this.#status = status;
-    this.#headAt = performance.now();
-    this.#finish("upgraded");
+  /** The answer of a hook. One with a body is under the limits of any answer until that ends. */
+  upgraded(response: Response): Response {
+    this.waiting = false;
+    this.#status = response.status;
+    this.#headAt = this.#progressAt = performance.now();
+    this.#turn = this.#gateway._turn;
+    this.#unwatch();
+    const { body } = response;
+    if (body === null) {
+      this.#finish("upgraded");
+      return response;
+    }
+    const reader = body.getReader();
+    const content = new ReadableStream<Uint8Array>({
+      start: (controller) => {
+        this.#cut = (error) => {
+          this.#finish("cut");
+          controller.error(error);
+          reader.cancel(error).catch(() => {});
+        };
+      },
+      pull: async (controller) => {
+        try {
+          const { value, done } = await reader.read();
+          if (this.#over) return; // it was cut
+          this.#turn = this.#gateway._turn;
+          if (done) {
+            this.#finish("upgraded");
+            return controller.close();
+          }
+          this.#bytesOut += value.length;
+          controller.enqueue(value);
+        } catch (error) {
+          this.#finish("cut");
+          throw error;
+        }
+      },
+      cancel: async (reason) => {
+        this.#finish("client-gone");
+        await reader.cancel(reason);
+      },
+    }, { highWaterMark: 0 });
+    if (this.#gaveUp !== undefined) this.#cut?.(new HtxError("CANCELLED", "Answer was cut"));
+    return new Response(content, { status: response.status, headers: response.headers });
   }
 
   /** A short answer of the gateway's own, before anything went upstream. */

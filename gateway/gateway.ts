@@ -434,8 +434,7 @@ export class Gateway implements AsyncDisposable {
       return exchange.failed(error);
     }
     if (response === undefined) return exchange.refuse(501, "bad-request", "WebSocket is not offered here");
-    exchange.upgraded(response.status);
-    return response;
+    return exchange.upgraded(response);
   }
 
   // ------------------------------------------------------------------ what runs

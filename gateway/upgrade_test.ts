@@ -144,6 +144,54 @@ Deno.test("passWebSockets(): an answer with a control character in a field is 50
   }
 });
 
+Deno.test("passWebSockets(): an answer that opens none is under the limits of any answer until it ends", async () => {
+  let cancelled = 0;
+  await using site = over((request) => {
+    let left = request.url.endsWith("/short") ? 2 : Infinity;
+    const body = new ReadableStream({
+      pull: async (controller) => {
+        await new Promise((resolve) => setTimeout(resolve));
+        controller.enqueue(new Uint8Array(3));
+        if (--left === 0) controller.close();
+      },
+      cancel: () => {
+        cancelled++;
+      },
+    }, { highWaterMark: 0 });
+    return new Response(body, { status: 403, headers: [["set-cookie", "a=1"], ["set-cookie", "b=2"]] });
+  }, { onUpgrade: passWebSockets(), limits: { idleTimeoutMs: 200, concurrentRequests: 1 } });
+  const { outcomes } = site.gateway.metrics;
+  const ask = (path: string) => site.ask(path, shakingHands);
+
+  const short = await ask("/short");
+  assertEquals([short.status, short.headers.getSetCookie()], [403, ["a=1", "b=2"]]);
+  assertEquals(site.gateway.metrics.active, 1);
+  const full = await ask("/full");
+  assertEquals(full.status, 503);
+  await full.body?.cancel();
+  assertEquals((await short.bytes()).length, 6);
+  assertEquals([site.gateway.metrics.active, outcomes.upgraded], [0, 1]);
+
+  const idle = await ask("/idle"); // nobody reads it
+  await until(() => outcomes.cut === 1);
+  await assertRejects(() => idle.bytes(), HtxError);
+  const gone = await ask("/gone");
+  await gone.body!.cancel();
+  assertEquals(outcomes["client-gone"], 1);
+  await until(() => cancelled === 2);
+
+  const running = await ask("/running");
+  const reader = running.body!.getReader();
+  await reader.read();
+  const stopping = site.gateway.shutdown({ graceMs: 100 });
+  await assertRejects(async () => {
+    while (!(await reader.read()).done);
+  }, HtxError);
+  await stopping;
+  await until(() => cancelled === 3);
+  assertEquals([site.gateway.metrics.active, outcomes.cut], [0, 2]);
+});
+
 Deno.test("passWebSockets(): when the gateway stops, its WebSockets end", async () => {
   const site = listening((_request, info) => info.upgradeWebSocket().response, passWebSockets());
   const socket = new WebSocket(`${site.url}/`);
