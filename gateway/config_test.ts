@@ -1,5 +1,6 @@
 import { assert, assertEquals, assertRejects, assertStringIncludes, assertThrows } from "@std/assert";
 import { within } from "../core/_deferred.ts";
+import { HtxError } from "../core/mod.ts";
 import { KeyPair } from "../noise/mod.ts";
 import { generateTicketKey, makeTicketQuery } from "../tickets/mod.ts";
 import { ConfigError, needsRestart, parseConfig, printConfig } from "./config.ts";
@@ -391,6 +392,36 @@ Deno.test("reload() leaves the ticket store open where the configuration is refu
   await running.reload(config("memory"));
   assertEquals(await ask(makeTicketQuery(key)), 200);
   await running.shutdown();
+  await Deno.remove(base, { recursive: true });
+});
+
+Deno.test("reload() opens nothing for a gateway that was stopped, or is while it reads", async () => {
+  const base = await Deno.makeTempDir();
+  await Deno.writeTextFile(`${base}/ticket.key`, HEX, { mode: 0o600 });
+  const config = (store: string) =>
+    parseConfig(
+      `[listen]\nport = 0\n[tickets]\nenabled = true\nstore = "${store}"\nkv_path = "tickets.db"\n` +
+        `[[tickets.keys]]\nid = "0102030405060708"\nprivate_key = "file:ticket.key"`,
+    );
+  for (const end of ["shutdown", "abort"] as const) {
+    const running = await runGateway(config("memory"), { base, onWarning: () => {} });
+    await running[end]();
+    const error = await assertRejects(() => running.reload(config("kv")), HtxError, "the gateway has ended");
+    assertEquals(error.code, "CLOSED");
+
+    // A secret that cannot be read before the gateway has ended.
+    const pipe = `${base}/${end}.key`;
+    assert((await new Deno.Command("bash", { args: ["-c", `mkfifo -m 600 ${pipe}`] }).output()).success);
+    const other = await runGateway(config("memory"), { base, onWarning: () => {} });
+    const slow = config("kv");
+    const reading = other.reload({
+      ...slow,
+      tickets: { ...slow.tickets, keys: [{ id: "0102030405060708", private_key: `file:${end}.key` }] },
+    });
+    await other[end]();
+    await Deno.writeTextFile(pipe, HEX);
+    assertEquals((await assertRejects(() => reading, HtxError)).code, "CLOSED");
+  }
   await Deno.remove(base, { recursive: true });
 });
 

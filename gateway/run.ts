@@ -69,6 +69,7 @@ export interface RunningGateway extends AsyncDisposable {
    *
    * @returns the keys whose change takes a restart
    * @throws when something that the configuration names cannot be read; everything stays as it was then
+   * @throws {HtxError} `CLOSED` when tickets are asked for and the gateway has ended
    */
   reload(config: GatewayConfig): Promise<string[]>;
   /** Stops accepting, lets requests finish for as long as the configuration says, cuts the rest, ends the sessions. */
@@ -93,9 +94,11 @@ class Stores {
   #replayOf = "";
   #limiter: MemoryRateLimiter | undefined;
   #limiterOf = "";
+  #closed = false;
   readonly sessionKey: Uint8Array = crypto.getRandomValues(new Uint8Array(KEY_LENGTH));
 
   async prepare(config: GatewayConfig["tickets"], secrets: SecretOptions): Promise<PreparedStores> {
+    this.#requireOpen();
     const { per_minute: perMinute, burst } = config;
     const replayOf = JSON.stringify([config.store, config.kv_path, config.redis_url, config.redis_prefix]);
     const before = this.#replay;
@@ -103,6 +106,8 @@ class Stores {
     const replay = before !== undefined && this.#replayOf === replayOf
       ? before
       : await this.#make(config, secrets);
+    if (this.#closed) await replay.close?.(); // meanwhile; nobody would close it any more
+    this.#requireOpen();
     const limiterOf = `${perMinute} ${burst}`;
     const limiter = this.#limiter !== undefined && this.#limiterOf === limiterOf
       ? this.#limiter
@@ -111,6 +116,7 @@ class Stores {
       replay,
       limiter,
       take: async () => {
+        if (this.#closed) return await replay.close?.();
         this.#replay = replay;
         this.#replayOf = replayOf;
         this.#limiter = limiter;
@@ -146,8 +152,13 @@ class Stores {
   }
 
   async close(): Promise<void> {
+    this.#closed = true;
     await this.#replay?.close?.();
     this.#replay = undefined;
+  }
+
+  #requireOpen(): void {
+    if (this.#closed) throw new HtxError("CLOSED", "Cannot open ticket stores: the gateway has ended");
   }
 }
 
