@@ -105,7 +105,7 @@ async function main(args: string[]): Promise<void> {
   };
   const readAgain = async () => {
     try {
-      const { config } = await load(file);
+      const { config } = await load(file, true);
       const keys = await running.reload(config);
       log.info("Configuration read again");
       const lines = await ticketLines(config, base);
@@ -158,7 +158,11 @@ async function defaultFile(): Promise<string | undefined> {
   return await Deno.stat(path).then(() => path, () => undefined);
 }
 
-async function load(file: string | undefined): Promise<{ config: GatewayConfig; base: string }> {
+/** Reads the configuration. At the start an empty file means every default; later it is one about to be written. */
+async function load(
+  file: string | undefined,
+  again = false,
+): Promise<{ config: GatewayConfig; base: string }> {
   if (file === undefined) return { config: parseConfig("", "built-in configuration"), base: "." };
   let source: string;
   try {
@@ -171,6 +175,7 @@ async function load(file: string | undefined): Promise<{ config: GatewayConfig; 
       }`,
     );
   }
+  if (again && source.trim() === "") throw new Fail(1, `${file} is empty`);
   const slash = file.lastIndexOf("/");
   return {
     config: parseConfig(source, file),

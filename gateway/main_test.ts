@@ -105,6 +105,31 @@ Deno.test("SIGHUP reads the file again; a bad one leaves the old; SIGTERM ends t
   assertEquals((await child.status).code, 0);
 });
 
+Deno.test("SIGHUP does not open the door where the file is about to be written, and says so where it does", async () => {
+  const base = await Deno.makeTempDir();
+  await Deno.writeTextFile(`${base}/ticket.key`, "ab".repeat(32), { mode: 0o600 });
+  const guarded = "[listen]\nport = 0\n[tickets]\nenabled = true\n" +
+    `[[tickets.keys]]\nid = "0102030405060708"\nprivate_key = "file:ticket.key"\n`;
+  const { child, url, file } = await startGateway(guarded, { base });
+  await using _child = child;
+  const ask = async () => {
+    const response = await fetch(`${url}/`);
+    await response.body?.cancel();
+    return response.status;
+  };
+  assertEquals(await ask(), 404);
+  await Deno.writeTextFile(file, " \n"); // as editors and copies leave a file for a moment
+  child.kill("SIGHUP");
+  await child.line(/Configuration not taken, the old one stays: .* is empty/);
+  assertEquals(await ask(), 404);
+  await Deno.writeTextFile(file, guarded.replace("true", "false"));
+  child.kill("SIGHUP");
+  await child.line(/warning gateway tickets are no longer asked for: everybody is let in/);
+  await child.line(/Configuration read again/);
+  assertEquals(await ask(), 200);
+  await Deno.remove(base, { recursive: true });
+});
+
 Deno.test("SIGTERM during 100 streaming downloads: all finish, or are cut at the deadline so that clients see it", async () => {
   const upstream = await startUpstream();
   await using _upstream = upstream.child;

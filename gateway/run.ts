@@ -283,6 +283,9 @@ export async function runGateway(config: GatewayConfig, options: RunOptions = {}
         throw error;
       }
       await prepared?.take();
+      if (current.tickets.enabled && !next.tickets.enabled) {
+        warn("tickets are no longer asked for: everybody is let in");
+      }
       warnOfTickets(next, warn);
       const keys = needsRestart(current, next);
       current = { ...current, ...pick(next) };
