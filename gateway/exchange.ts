@@ -205,6 +205,7 @@ export class Exchange {
     const { signal } = this.#dialing = new AbortController();
     const { promise: givenUp, reject } = Promise.withResolvers<never>();
     this.#wake = () => reject(new HtxError("CANCELLED", "Handshake was given up"));
+    this.#watch(); // from the start: whoever has left before the upgrade is noticed by nobody after it
     return await Promise.race([run(signal), givenUp]);
   }
 
@@ -401,10 +402,7 @@ export class Exchange {
         return this.giveUp("slow");
       }
       if (!this.#watching && now - this.#started >= CLIENT_WATCH_MS) {
-        this.#watching = true;
-        const { signal } = this.request;
-        if (signal.aborted) this.giveUp("client-gone");
-        else signal.addEventListener("abort", this.#onClientGone);
+        this.#watch();
       }
     } else if (limits.idleTimeoutMs > 0 && now - this.#progressAt >= limits.idleTimeoutMs) {
       this.giveUp("slow");
@@ -636,6 +634,13 @@ export class Exchange {
       default:
         return [502, "upstream-down", "the upstream cannot be reached"];
     }
+  }
+
+  #watch(): void {
+    this.#watching = true;
+    const { signal } = this.request;
+    if (signal.aborted) this.giveUp("client-gone");
+    else signal.addEventListener("abort", this.#onClientGone);
   }
 
   #unwatch(): void {

@@ -6,6 +6,7 @@
  */
 
 import { borrow } from "./_lending.ts";
+import { closeUnlessOpened } from "./_opening.ts";
 
 /** A connection's far end. */
 export interface FrontAddr {
@@ -187,6 +188,11 @@ class DenoInfo implements FrontInfo {
   }
 
   get upgradeWebSocket(): (request: Request) => { response: Response; socket: WebSocket } {
-    return (request) => Deno.upgradeWebSocket(request, { idleTimeout: 0 });
+    const { completed } = this.#info;
+    return (request) => {
+      const upgraded = Deno.upgradeWebSocket(request, { idleTimeout: 0 });
+      closeUnlessOpened(upgraded.socket, completed);
+      return upgraded;
+    };
   }
 }

@@ -10,6 +10,7 @@ import {
   serve,
 } from "../transport/mod.ts";
 import { generateTicketKey, makeTicket, MemoryRateLimiter } from "../tickets/mod.ts";
+import { closeUnlessOpened } from "./_opening.ts";
 import { over, raw, until } from "./_testing.ts";
 import { decoyAlone, fixedDecoy } from "./decoy.ts";
 import { parseConfig } from "./config.ts";
@@ -190,6 +191,57 @@ Deno.test("passWebSockets(): an answer that opens none is under the limits of an
   await stopping;
   await until(() => cancelled === 3);
   assertEquals([site.gateway.metrics.active, outcomes.cut], [0, 2]);
+});
+
+const HANDSHAKE = new TextEncoder().encode(
+  "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n" +
+    "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n",
+);
+
+Deno.test("passWebSockets(): clients that leave during the handshake keep no place", async () => {
+  const gate = Promise.withResolvers<void>();
+  let asked = 0;
+  await using site = over(async (request, info) => {
+    if (request.url.endsWith("/plain")) return new Response("plain");
+    asked++;
+    await gate.promise;
+    return info.upgradeWebSocket().response;
+  }, { onUpgrade: passWebSockets() });
+  await using front = denoFront(site.gateway.handler, { port: 0 });
+  const conns: Deno.Conn[] = [];
+  for (let i = 0; i < 20; i++) {
+    const conn = await Deno.connect({ hostname: "127.0.0.1", port: front.addr.port });
+    await conn.write(HANDSHAKE);
+    conns.push(conn);
+  }
+  await until(() => asked === 20);
+  for (const conn of conns) conn.close();
+  for (let i = 0; i < 5; i++) { // round trips, so that the front has seen them go
+    await (await fetch(`http://127.0.0.1:${front.addr.port}/plain`)).text();
+  }
+  gate.resolve();
+  await until(() => site.gateway.metrics.active === 0 && site.gateway.stats.upstreams[0]!.streams === 0);
+});
+
+Deno.test("closeUnlessOpened() ends a WebSocket that is about to open for ever, and no other", async () => {
+  for (const answered of [() => Promise.resolve(), () => Promise.reject(new Error("gone"))]) {
+    const ends: number[] = [];
+    const sockets = ["stays", "opens", "is open"].map((fate, i) => {
+      const socket = Object.assign(new EventTarget(), {
+        readyState: fate === "is open" ? WebSocket.OPEN : WebSocket.CONNECTING,
+      });
+      socket.addEventListener("close", (event) => {
+        assert(event instanceof CloseEvent && event.code === 1006);
+        ends.push(i);
+      });
+      closeUnlessOpened(socket, answered(), 20);
+      return socket;
+    });
+    await new Promise((resolve) => setTimeout(resolve));
+    sockets[1]!.dispatchEvent(new Event("open"));
+    await until(() => ends.length > 0);
+    assertEquals(ends, [0]);
+  }
 });
 
 Deno.test("passWebSockets(): when the gateway stops, its WebSockets end", async () => {
