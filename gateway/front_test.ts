@@ -507,3 +507,18 @@ Deno.test("nodeFront leaves out trailers that Node refuses to send, and the answ
   const answer = await raw(front.addr.port, GET);
   assert(answer.endsWith("\r\n\r\n1\r\nx\r\n0\r\nx-two: 2\r\n\r\n<end>"), answer);
 });
+
+Deno.test("nodeFront with TLS gives a handshake the time of a head", async () => {
+  const base = await Deno.makeTempDir();
+  const tls = await makeCertificate(base);
+  await using front = await nodeFront(() => new Response("x"), { port: 0, tls, headersTimeoutMs: 300 });
+  for (const begun of [[], [22, 3, 1, 2, 0, 1, 0, 1, 252, 3, 3]]) { // nothing; the first bytes of a ClientHello
+    using conn = await Deno.connect({ hostname: "127.0.0.1", port: front.addr.port });
+    if (begun.length > 0) await conn.write(Uint8Array.from(begun));
+    const end = conn.read(new Uint8Array(64)).catch(() => null);
+    const ended = await settles(end);
+    if (!ended) conn.close();
+    assertEquals([ended, await end], [true, null]);
+  }
+  await Deno.remove(base, { recursive: true });
+});

@@ -102,7 +102,10 @@ export async function nodeFront(handler: FrontHandler, options: NodeFrontOptions
   };
   const server: Server = tls === undefined
     ? (await import("node:http")).createServer(settings, onRequest)
-    : (await import("node:https")).createServer({ ...settings, cert: tls.cert, key: tls.key }, onRequest);
+    : (await import("node:https")).createServer(
+      { ...settings, handshakeTimeout: headersTimeoutMs, cert: tls.cert, key: tls.key },
+      onRequest,
+    );
   server.on("connect", (_request: IncomingMessage, socket: Socket) => {
     socket.on("error", () => {});
     socket.end(CONNECT_REFUSAL);
