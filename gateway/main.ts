@@ -199,8 +199,8 @@ function textLine(record: LogRecord): string {
   const message = record.message.map((part) => typeof part === "string" ? part : String(part)).join("");
   const { id } = record.properties;
   const time = new Date(record.timestamp).toISOString();
-  // deno-lint-ignore no-control-regex -- whatever a client sent, a line stays a line
-  const clean = message.replace(/[\x00-\x1f\x7f]/g, " ");
+  // Whatever a client or an upstream said, a line stays a line, and text is read in its order.
+  const clean = message.replace(/[\p{Cc}\p{Zl}\p{Zp}\p{Bidi_Control}]/gu, " ");
   const [, ...room] = record.category;
   return `${time} ${record.level.padEnd(7)} ${room.join(".")} ${clean}${
     typeof id === "string" ? ` id=${id}` : ""

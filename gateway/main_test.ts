@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { KeyPair } from "../noise/mod.ts";
 import { generateTicketKey, makeTicketCookie, makeTicketQuery } from "../tickets/mod.ts";
-import { Child, curl, long, startGateway, startUpstream, until } from "./_testing.ts";
+import { Child, curl, long, serveStreams, startGateway, startUpstream, until } from "./_testing.ts";
 import { makeCertificate } from "./_testing_tls.ts";
 import { parseConfig } from "./config.ts";
 import { runGateway } from "./run.ts";
@@ -128,6 +128,23 @@ Deno.test("SIGHUP does not open the door where the file is about to be written, 
   await child.line(/Configuration read again/);
   assertEquals(await ask(), 200);
   await Deno.remove(base, { recursive: true });
+});
+
+Deno.test("a line of the log is one line of text, whatever an upstream gives for a reason", async () => {
+  const server = serveStreams((stream) =>
+    stream.reset("INTERNAL_ERROR", "a\n\x1b\x85\x9b2J\u2028\u202e\u2066b")
+  );
+  const { child, url } = await startGateway(
+    `[listen]\nport = 0\n[[upstream]]\naddress = "127.0.0.1:${server.addr.port}"\npublic_key = "${
+      hex(server.publicKey)
+    }"\n`,
+  );
+  await using _child = child;
+  const response = await fetch(url);
+  await response.body?.cancel();
+  assertEquals(response.status, 502);
+  await child.line(/ GET \/ failed with 502: .*: INTERNAL_ERROR: a {4}2J {3}b id=/);
+  await server.shutdown({ graceMs: 0 });
 });
 
 Deno.test("SIGTERM during 100 streaming downloads: all finish, or are cut at the deadline so that clients see it", async () => {
