@@ -522,3 +522,24 @@ Deno.test("nodeFront with TLS gives a handshake the time of a head", async () =>
   }
   await Deno.remove(base, { recursive: true });
 });
+
+Deno.test("nodeFront announces trailers only where it can send them, and the answer comes all the same", async () => {
+  for (
+    const [method, version, fields, body] of [
+      ["GET", "1.0", {}, "x"],
+      ["GET", "1.1", { "content-length": "1" }, "x"],
+      ["HEAD", "1.1", {}, "x"],
+      ["HEAD", "1.1", {}, null],
+      ["GET", "1.1", {}, null],
+    ] as const
+  ) {
+    await using front = await nodeFront((_request, info) => {
+      info.setTrailers?.([["x-end", "1"]]);
+      return new Response(body, { headers: { ...fields, trailer: "x-end" } });
+    }, { port: 0 });
+    const answer = await raw(front.addr.port, GET.replace("GET", method).replace("1.1", version));
+    assertStringIncludes(answer, "HTTP/1.1 200 OK\r\n");
+    assert(!/trailer|x-end/i.test(answer), answer);
+    assert(answer.endsWith(`\r\n\r\n${method === "GET" ? body ?? "" : ""}<end>`), answer);
+  }
+});

@@ -402,11 +402,14 @@ async function send(
     const before = fields.get(name);
     fields.set(name, before === undefined ? value : [...(Array.isArray(before) ? before : [before]), value]);
   }
+  const bodiless = body === null || incoming.method === "HEAD";
+  // Without chunks there are no trailers, and Node does not send a head that announces them.
+  if (bodiless || fields.has("content-length") || incoming.httpVersion !== "1.1") fields.delete("trailer");
   const head = (extra?: [string, string]) => {
     if (extra !== undefined) fields.set(extra[0], extra[1]);
     outgoing.writeHead(status, Object.fromEntries(fields));
   };
-  if (body === null || incoming.method === "HEAD") {
+  if (bodiless) {
     const sized = fields.has("content-length") || incoming.method === "HEAD" || status === 204 ||
       status === 304;
     try {
