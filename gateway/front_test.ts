@@ -543,3 +543,20 @@ Deno.test("nodeFront announces trailers only where it can send them, and the ans
     assert(answer.endsWith(`\r\n\r\n${method === "GET" ? body ?? "" : ""}<end>`), answer);
   }
 });
+
+Deno.test("nodeFront sends the fields of a 103 whatever their names", async () => {
+  await using front = await nodeFront((_request, info) => {
+    const fields = [["link", "</a.css>; rel=preload"], ["constructor", "1"], ["__proto__", "2"], [
+      "x-a",
+      "\x01",
+    ]];
+    info.sendInformational?.(103, fields.map(([name, value]) => [name!, value!]));
+    return new Response("x");
+  }, { port: 0 });
+  const [hints] = (await raw(front.addr.port, GET)).split("\r\n\r\n", 1);
+  assertEquals(hints!.toLowerCase().split("\r\n").slice(1), [
+    "link: </a.css>; rel=preload",
+    "constructor: 1",
+    "__proto__: 2",
+  ]);
+});

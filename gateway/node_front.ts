@@ -215,8 +215,9 @@ class NodeInfo implements FrontInfo {
   get sendInformational(): NonNullable<FrontInfo["sendInformational"]> {
     return (status, fields) => {
       if (status !== 103 || this.#outgoing.headersSent) return;
-      const hints: Record<string, string | string[]> = {};
+      const hints: Record<string, string | string[]> = Object.create(null); // a field may be called constructor
       for (const [name, value] of fields) {
+        if (hasControls(value)) continue;
         const before = hints[name];
         hints[name] = before === undefined ? value : [...(Array.isArray(before) ? before : [before]), value];
       }
