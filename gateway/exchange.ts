@@ -14,7 +14,7 @@ import {
   type HttpResponse,
 } from "../transport/mod.ts";
 import type { AdmissionOutcome } from "./admission.ts";
-import { hasControls } from "./_controls.ts";
+import { hasControls } from "../core/_controls.ts";
 import { appendForwarding, type ClientFacts } from "./forwarded.ts";
 import type { FrontInfo } from "./front.ts";
 import { offerToLend } from "./_lending.ts";

@@ -7,7 +7,7 @@
 
 import type { IncomingMessage, Server, ServerResponse } from "node:http";
 import type { Socket } from "node:net";
-import { hasControls } from "./_controls.ts";
+import { hasControls } from "../core/_controls.ts";
 import {
   DEFAULT_FRONT_PORT,
   type FrontAddr,

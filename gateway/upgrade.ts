@@ -17,7 +17,7 @@ import {
   toResponse,
   webSocketDuplex,
 } from "../transport/mod.ts";
-import { hasControls } from "./_controls.ts";
+import { hasControls } from "../core/_controls.ts";
 import type { UpgradeContext } from "./gateway.ts";
 
 /** Takes a WebSocket that was let in; `undefined` leaves it to whoever is next. */

@@ -8,6 +8,7 @@
  */
 
 import { tell } from "../../core/_tell.ts";
+import { withoutControls } from "../../core/_controls.ts";
 import { isOwn } from "../../core/bytes.ts";
 import { bytesResponse } from "./_bytes_response.ts";
 import { HttpBody } from "./body.ts";
@@ -348,7 +349,10 @@ function splitUrl(url: string): { scheme: string; authority: string; path: strin
   return { scheme, authority: url.slice(start, end), path: path.startsWith("/") ? path : `/${path}` };
 }
 
-/** A `Response` whose body streams from the exchange, or holds the content if all of it is here. */
+/**
+ * A `Response` whose body streams from the exchange, or holds the content if all of it is here. Control characters in the
+ * values of fields are blanks in it: Deno's server ends with its process at a response that has any.
+ */
 export function toResponse(received: HttpResponse, requestMethod = "GET"): Response {
   const { status, fields, body } = received;
   const bodiless = status === 204 || status === 205 || status === 304 || requestMethod === "HEAD";
@@ -359,7 +363,7 @@ export function toResponse(received: HttpResponse, requestMethod = "GET"): Respo
     ? new Response(bodiless ? null : body.stream(), init)
     : bytesResponse(isOwn(complete) ? complete : new Uint8Array(complete), init);
   const { headers } = response;
-  for (const [name, value] of fields) headers.append(name, value);
+  for (const [name, value] of fields) headers.append(name, withoutControls(value));
   return response;
 }
 

@@ -443,3 +443,17 @@ Deno.test("chunks of a body are their reader's, who may transfer their memory, h
     }
   }
 });
+
+Deno.test("a control character in a field's value is a blank in the Response, which every server can pass on", async () => {
+  const { client, server } = streamPair();
+  await server.write(
+    encodeHttpResponse({ status: 200, fields: [["x-a", "b\x01c\td\x7f"], ["x-plain", "b c\td"]] }, {
+      content: utf8("whole"),
+    }),
+    { end: true },
+  );
+  const head = { method: "GET", scheme: "https", authority: "app.example", path: "/", fields: [] };
+  const response = await fetchOverStream(client, head);
+  assertEquals([response.headers.get("x-a"), response.headers.get("x-plain")], ["b c\td", "b c\td"]);
+  assertEquals(await response.text(), "whole");
+});

@@ -1,3 +1,9 @@
+/**
+ * Control characters in the fields of HTTP.
+ *
+ * @module
+ */
+
 // deno-lint-ignore no-control-regex -- control characters are what is looked for
 const CONTROLS = /[\x00-\x08\x0a-\x1f\x7f]/;
 
@@ -7,4 +13,11 @@ const CONTROLS = /[\x00-\x08\x0a-\x1f\x7f]/;
  */
 export function hasControls(value: string): boolean {
   return CONTROLS.test(value);
+}
+
+/** The value with a blank in the place of each, as RFC 9110 §5.5 has who passes such a value on. */
+export function withoutControls(value: string): string {
+  return CONTROLS.test(value)
+    ? Array.from(value, (char) => CONTROLS.test(char) ? " " : char).join("")
+    : value;
 }
