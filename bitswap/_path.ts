@@ -6,7 +6,6 @@
  * whatever it is asked for.
  */
 
-import { murmur3x64 } from "./_murmur3.ts";
 import { ownCid, readNode, type UnixFsNode } from "./_unixfs.ts";
 import { BlockNotFoundError } from "./blockstore.ts";
 import { type CID, DAG_PB_CODEC, RAW_CODEC } from "./cid.ts";
@@ -79,9 +78,10 @@ async function findEntry(
     return cid === undefined ? undefined : { cid, taken: 1 };
   }
   // The hash's bits, the highest first, choose the child in each node.
-  const hash = murmur3x64(utf8(name));
+  let hash: bigint | undefined;
   let left = HASH_BITS;
   while (node?.type === "hamt-sharded-directory") {
+    hash ??= await nameHash(name);
     const bits = Math.log2(node.fanout);
     if (node.fanout < MIN_FANOUT || node.fanout > MAX_FANOUT || !Number.isInteger(bits)) return undefined;
     left -= bits;
@@ -95,6 +95,13 @@ async function findEntry(
     node = await nodeOf(below, await get(below));
   }
   return undefined;
+}
+
+/** Places a name in a sharded directory (multicodec `murmur3-x64-64`). It resists nobody: names of one hash are easily made. */
+export async function nameHash(name: string): Promise<bigint> {
+  const { murmur364 } = await import("@multiformats/murmur3");
+  const { buffer, byteOffset } = await murmur364.encode(utf8(name));
+  return new DataView(buffer, byteOffset).getBigUint64(0);
 }
 
 /** What the names lead to in a block of a codec that is left to the exporter. */
