@@ -34,6 +34,11 @@ export interface ByteStreamController {
   error(reason: unknown): void;
 }
 
+/** Whether the bytes stand on memory that is not shared with other threads. */
+export function isOwn(bytes: Uint8Array): bytes is Bytes {
+  return bytes.buffer instanceof ArrayBuffer;
+}
+
 /** Safari has no byte streams before 26. */
 const supported = /* @__PURE__ */ (() => {
   try {

@@ -65,11 +65,6 @@ export function copyOf(bytes: Uint8Array): Bytes {
   return new Uint8Array(bytes);
 }
 
-/** Whether the bytes stand on memory that is not shared with other threads. */
-export function isOwn(bytes: Uint8Array): bytes is Bytes {
-  return bytes.buffer instanceof ArrayBuffer;
-}
-
 /** Fewer bytes than this are left to the garbage collector: giving them back costs a microsecond, too. */
 const WORTH_RELEASING = 4096;
 

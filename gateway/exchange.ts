@@ -6,12 +6,12 @@
 
 import type { Logger } from "@logtape/logtape";
 import { type HtxConnection, HtxError, type HtxStream } from "../core/mod.ts";
-import { REDIAL_MS } from "../transport/client.ts";
 import {
   exchangeOverStream,
   type HttpBody,
   type HttpRequestParts,
   type HttpResponse,
+  REDIAL_MS,
 } from "../transport/mod.ts";
 import type { AdmissionOutcome } from "./admission.ts";
 import { hasControls } from "../core/_controls.ts";

@@ -5,7 +5,7 @@
  * @module
  */
 
-import { endDuplex } from "../transport/_end_duplex.ts";
+import { endDuplex } from "../core/_end_duplex.ts";
 import { HtxError } from "../core/mod.ts";
 import {
   connectOverStream,

@@ -8,8 +8,7 @@
 import { type HtxConnection, HtxError, type HtxStream, timingSafeEqual, toHex } from "../core/mod.ts";
 import { type KeyPair, publicKeyFromHex } from "../noise/mod.ts";
 import { MAX_PATHS, PathSet, type PathState, type PathSwitch } from "../overlay/paths.ts";
-import { REDIAL_MS } from "../transport/client.ts";
-import { type ConnectOptions, type Dialer, HtxClient } from "../transport/mod.ts";
+import { type ConnectOptions, type Dialer, HtxClient, REDIAL_MS } from "../transport/mod.ts";
 
 /** Where an upstream is and who it is. */
 export interface UpstreamEndpoint {

@@ -5,7 +5,7 @@
  */
 
 import { type ByteIo, type Duplex, StreamIo } from "../core/mod.ts";
-import { endDuplex } from "./_end_duplex.ts";
+import { endDuplex } from "../core/_end_duplex.ts";
 
 /**
  * What a duplex has of its own, or else its streams.

@@ -23,7 +23,7 @@ import {
 } from "../core/mod.ts";
 import { checkInitiateOptions, KeyPair, type PreparedInitiator, prepareInitiator } from "../noise/mod.ts";
 import { duplexIo } from "./_duplex_io.ts";
-import { endDuplex } from "./_end_duplex.ts";
+import { endDuplex } from "../core/_end_duplex.ts";
 import { racedDial } from "./_raced_dial.ts";
 import { type ControlStreamReceiver, receiveControl } from "./control.ts";
 import { trafficShape } from "./duplex.ts";

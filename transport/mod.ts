@@ -23,6 +23,7 @@ export {
   type ConnectOptions,
   type Dialer,
   HtxClient,
+  REDIAL_MS,
   roundtrip,
   type RoundtripOptions,
 } from "./client.ts";

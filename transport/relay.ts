@@ -8,7 +8,7 @@
 
 import type { ByteIo, Duplex } from "../core/mod.ts";
 import { duplexIo } from "./_duplex_io.ts";
-import { endDuplex } from "./_end_duplex.ts";
+import { endDuplex } from "../core/_end_duplex.ts";
 
 const BUFFER_LENGTH = 65_536;
 /** What a session of the usual bounds may have under way: the first windows of its streams, and what they may grow by. */

@@ -32,7 +32,7 @@ import {
 } from "../noise/mod.ts";
 import { acceptNext } from "./_accept.ts";
 import { duplexIo } from "./_duplex_io.ts";
-import { endDuplex } from "./_end_duplex.ts";
+import { endDuplex } from "../core/_end_duplex.ts";
 import { tell } from "../core/_tell.ts";
 import type { ControlStreamHook } from "./control.ts";
 import { sendControl } from "./control.ts";

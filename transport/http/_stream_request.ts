@@ -15,7 +15,7 @@
  * @module
  */
 
-import { isOwn } from "../../core/bytes.ts";
+import { isOwn } from "../../core/_byte_stream.ts";
 import { type Bytes, utf8 } from "../../core/mod.ts";
 import type { HttpBody } from "./body.ts";
 import type { HttpRequestHead } from "./message.ts";

@@ -4,9 +4,8 @@
  * @module
  */
 
-import { byteStream } from "../../core/_byte_stream.ts";
+import { byteStream, isOwn } from "../../core/_byte_stream.ts";
 import { deferred } from "../../core/_deferred.ts";
-import { isOwn } from "../../core/bytes.ts";
 import { ByteCollector, type Bytes, concatAll, HtxError, releaseBytes } from "../../core/mod.ts";
 import type { HttpMessageDecoder } from "./decode.ts";
 import { type HttpField, oversizedMessage } from "./message.ts";

@@ -9,7 +9,7 @@
 
 import { tell } from "../../core/_tell.ts";
 import { withoutControls } from "../../core/_controls.ts";
-import { isOwn } from "../../core/bytes.ts";
+import { isOwn } from "../../core/_byte_stream.ts";
 import { bytesResponse } from "./_bytes_response.ts";
 import { HttpBody } from "./body.ts";
 import { HttpMessageDecoder } from "./decode.ts";

@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { Duplex } from "../core/mod.ts";
+import type { Duplex } from "./duplex.ts";
 
 /** Ends a duplex at once, by whatever it has for it. */
 export function endDuplex(duplex: Duplex): void {
