@@ -35,6 +35,10 @@ export interface ListenConfig {
   readonly receive_timeout_ms: number;
   /** Node front: milliseconds that a connection may idle between requests. @default {15000} */
   readonly keep_alive_timeout_ms: number;
+  /** Node front: bytes that are read, and dropped, of a request that was answered before its end. @default {262144} */
+  readonly linger_bytes: number;
+  /** Node front: milliseconds after the answer for the rest of such a request. @default {5000} */
+  readonly linger_timeout_ms: number;
 }
 
 /** One upstream. */
@@ -285,6 +289,8 @@ function makeSchema() {
       head_timeout_ms: v.optional(milliseconds, 10_000),
       receive_timeout_ms: v.optional(milliseconds, 0),
       keep_alive_timeout_ms: v.optional(milliseconds, 15_000),
+      linger_bytes: v.optional(whole(0), 262_144),
+      linger_timeout_ms: v.optional(milliseconds, 5000),
     }),
     identity: table({ key: v.optional(optionalSecret, "") }),
     upstream: v.optional(

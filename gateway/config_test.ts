@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertRejects, assertStringIncludes, assertThrows } from "@std/assert";
 import { within } from "../core/_deferred.ts";
-import { HtxError } from "../core/mod.ts";
+import { HtxError, toHex } from "../core/mod.ts";
 import { KeyPair } from "../noise/mod.ts";
 import { generateTicketKey, makeTicketQuery } from "../tickets/mod.ts";
 import { ConfigError, needsRestart, parseConfig, printConfig } from "./config.ts";
@@ -293,6 +293,27 @@ Deno.test("printConfig() masks the password of a URL whatever stands in it", () 
     const printed = parseConfig(printConfig(parseConfig(`[tickets]\nredis_url = "${url}"`)));
     assertEquals(printed.tickets.redis_url, masked);
   }
+});
+
+Deno.test("runGateway() bounds what the node front reads behind an answer as the configuration says", async () => {
+  const { keyId, privateKey } = generateTicketKey();
+  const base = await Deno.makeTempDir();
+  await Deno.writeTextFile(`${base}/ticket.key`, toHex(privateKey), { mode: 0o600 });
+  for (const bound of ["linger_bytes = 1000", "linger_timeout_ms = 100"]) {
+    const config = parseConfig(
+      `[listen]\nport = 0\nfront = "node"\n${bound}\n[tickets]\nenabled = true\n` +
+        `[[tickets.keys]]\nid = "${toHex(keyId)}"\nprivate_key = "file:ticket.key"\n`,
+    );
+    await using running = await runGateway(config, { base, onWarning: () => {} });
+    using conn = await Deno.connect({ hostname: "127.0.0.1", port: running.front.addr.port });
+    await conn.write(new TextEncoder().encode("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9000\r\n\r\n"));
+    if (bound.includes("bytes")) await conn.write(new Uint8Array(2000));
+    const started = performance.now();
+    const answer = await new Response(conn.readable).text();
+    assert(answer.startsWith("HTTP/1.1 404 "), answer);
+    assert(performance.now() - started < 4000, bound); // the other bound is 5 s
+  }
+  await Deno.remove(base, { recursive: true });
 });
 
 Deno.test("checkConfig() and runGateway() refuse certificates and keys that cannot serve", async () => {

@@ -362,6 +362,8 @@ function makeFront(
       headersTimeoutMs: config.listen.head_timeout_ms,
       requestTimeoutMs: config.listen.receive_timeout_ms,
       keepAliveTimeoutMs: config.listen.keep_alive_timeout_ms,
+      lingerBytes: config.listen.linger_bytes,
+      lingerTimeoutMs: config.listen.linger_timeout_ms,
       writeTimeoutMs: config.limits.idle_timeout_ms,
     });
   });
