@@ -14,6 +14,7 @@ import {
   REDIAL_MS,
 } from "../transport/mod.ts";
 import type { AdmissionOutcome } from "./admission.ts";
+import { within } from "../core/_deferred.ts";
 import { hasControls } from "../core/_controls.ts";
 import { appendForwarding, type ClientFacts } from "./forwarded.ts";
 import type { FrontInfo } from "./front.ts";
@@ -33,6 +34,8 @@ const CLIENT_WATCH_MS = 500;
 const MAX_RETRIES = 3;
 /** Up to this length a body goes upstream without being watched. */
 const DIRECT_BODY_BYTES = 65_536;
+/** What a client may take to go on with a request whose answer breaks off, before it is broken off all the same, in ms. */
+const READING_MS = 1000;
 /** RFC 9110 §9.2.2. */
 const IDEMPOTENT: ReadonlySet<string> = /* @__PURE__ */ new Set(["GET", "HEAD", "OPTIONS", "PUT", "DELETE"]);
 const RETRY_AFTER_SECONDS = "1";
@@ -106,6 +109,8 @@ export class Exchange {
   #progressAt: number;
   #span: GatewaySpan | undefined;
   #bodyStarted = false;
+  /** The read of the request's body that is under way. */
+  #reading: Promise<unknown> | undefined;
   #direct = false;
   /** What the stream had been given of a direct body at the last look. */
   #written = 0;
@@ -292,7 +297,9 @@ export class Exchange {
       pull: async (controller) => {
         this.#bodyStarted = true;
         reader ??= body.getReader();
-        const { value, done } = await reader.read();
+        const reading = this.#reading = reader.read();
+        const { value, done } = await reading;
+        this.#reading = undefined;
         this.#turn = this.#gateway._turn;
         if (done) return controller.close();
         this.#bytesIn += value.length;
@@ -305,10 +312,20 @@ export class Exchange {
         controller.enqueue(value);
       },
       cancel: async (reason) => {
+        await this.#readingOver();
         // Whoever has the lock ends the reading; without one the front discards the body itself.
         await (reader?.cancel(reason) ?? body.cancel(reason)).catch(() => {});
       },
     }, { highWaterMark: 0 });
+  }
+
+  /**
+   * Settles once the read of the request's body that is under way is over, or the client has not gone on with it for long.
+   * Deno's server keeps a connection for ever whose answer breaks off during such a read, even if that was cancelled.
+   */
+  #readingOver(): Promise<void> | undefined {
+    const reading = this.#reading;
+    return reading && within(reading.catch(() => {}), READING_MS);
   }
 
   async #exchange(upstream: Upstream, parts: HttpRequestParts): Promise<HttpResponse> {
@@ -501,8 +518,9 @@ export class Exchange {
         controller.enqueue(data);
       }
     };
-    const fail = (error: unknown): never => {
+    const fail = async (error: unknown): Promise<never> => {
       this.#finish(this.#gaveUp === "client-gone" ? "client-gone" : "cut");
+      await this.#readingOver();
       throw error;
     };
     return new ReadableStream<Uint8Array>({
@@ -510,7 +528,10 @@ export class Exchange {
         // A client that reads no more asks for no chunk with which to tell it, and would count as running for ever.
         this.#cut = (error) => {
           this.#finish("cut");
-          controller.error(error);
+          const breakOff = () => controller.error(error);
+          const readingOver = this.#readingOver();
+          if (readingOver === undefined) breakOff();
+          else readingOver.then(breakOff);
         };
       },
       pull: (controller): Promise<void> | void => {
@@ -518,7 +539,7 @@ export class Exchange {
         try {
           data = body.tryRead();
         } catch (error) {
-          fail(error);
+          return fail(error);
         }
         if (data !== undefined) return deliver(controller, data);
         return body.read().then((late) => deliver(controller, late), fail);

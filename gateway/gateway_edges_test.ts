@@ -1,5 +1,5 @@
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
-import { type HttpHandler, serveHttpExchange } from "../transport/mod.ts";
+import { type HttpHandler, type HttpStream, serveHttpExchange } from "../transport/mod.ts";
 import { over, overStreams, PEER, serve, until } from "./_testing.ts";
 import { denoFront } from "./front.ts";
 import { createGateway, type Gateway } from "./gateway.ts";
@@ -280,4 +280,46 @@ Deno.test("an answer with a control character in a field is 502, and its stream 
   await until(() => aborted === controls.length + 2 * fronts.length && g.gateway.metrics.active === 0);
   assertEquals(g.gateway.metrics.outcomes["upstream-malformed"], controls.length + fronts.length);
   for (const front of fronts) await front[Symbol.asyncDispose]();
+});
+
+Deno.test("a client whose answer is cut while it sends sees the end, though the front waits for more of its request", async () => {
+  for (const idleTimeoutMs of [100, 0]) { // the gateway cuts the answer, or the upstream ends its stream
+    const streams: HttpStream[] = [];
+    await using g = overStreams((stream) => {
+      streams.push(stream);
+      return serveHttpExchange(stream, async ({ body }) => {
+        await body.read();
+        return {
+          status: 200,
+          fields: [],
+          body: new ReadableStream({ start: (controller) => controller.enqueue(new Uint8Array(9)) }),
+        };
+      });
+    }, { limits: { idleTimeoutMs } });
+    for (const makeFront of [denoFront, nodeFront]) {
+      await using front = await makeFront(g.gateway.handler, { port: 0 });
+      const { cut } = g.gateway.metrics.outcomes;
+      using conn = await Deno.connect({ hostname: "127.0.0.1", port: front.addr.port });
+      const chunk = new TextEncoder().encode("1\r\nx\r\n");
+      await conn.write(
+        new TextEncoder().encode(
+          "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n",
+        ),
+      );
+      const buffer = new Uint8Array(4096);
+      await conn.read(buffer); // the answer has begun
+      if (idleTimeoutMs === 0) streams.at(-1)!.reset("INTERNAL_ERROR");
+      await until(() => g.gateway.metrics.outcomes.cut === cut + 1);
+      let ended = false;
+      const end = (async () => {
+        while (await conn.read(buffer).catch(() => null) !== null);
+        ended = true;
+      })();
+      await until(async () => {
+        if (!ended) await conn.write(chunk).catch(() => {});
+        return ended;
+      });
+      await end;
+    }
+  }
 });
