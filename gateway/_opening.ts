@@ -6,16 +6,18 @@ export const OPEN_MS = 1000;
  * is about to open for ever, with whatever waits for its end.
  */
 export function closeUnlessOpened(
-  socket: EventTarget & { readonly readyState: number },
+  socket: EventTarget & { readonly readyState: number; close(): void },
   answered: Promise<unknown>,
   milliseconds: number = OPEN_MS,
 ): void {
   const look = () => {
     if (socket.readyState !== WebSocket.CONNECTING) return;
-    const timer = setTimeout(
-      () => socket.dispatchEvent(new CloseEvent("close", { code: 1006 })),
-      milliseconds,
-    );
+    const end = () => {
+      socket.addEventListener("open", () => socket.close(), { once: true }); // nobody holds it any more
+      socket.dispatchEvent(new CloseEvent("close", { code: 1006 }));
+    };
+    // Another turn: a process that was busy for so long learns only then that it has opened.
+    let timer = setTimeout(() => timer = setTimeout(end, 0), milliseconds);
     for (const type of ["open", "close"]) {
       socket.addEventListener(type, () => clearTimeout(timer), { once: true });
     }

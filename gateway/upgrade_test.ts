@@ -229,6 +229,7 @@ Deno.test("closeUnlessOpened() ends a WebSocket that is about to open for ever, 
     const sockets = ["stays", "opens", "is open"].map((fate, i) => {
       const socket = Object.assign(new EventTarget(), {
         readyState: fate === "is open" ? WebSocket.OPEN : WebSocket.CONNECTING,
+        close: () => {},
       });
       socket.addEventListener("close", (event) => {
         assert(event instanceof CloseEvent && event.code === 1006);
@@ -319,6 +320,29 @@ Deno.test("handshakes and open WebSockets count among concurrentRequests, and a 
   }
   await until(() => site.gateway.metrics.active === 0);
   assertEquals(await (await site.ask("/")).text(), "page");
+});
+
+Deno.test("closeUnlessOpened() leaves a WebSocket alone that opened while the process was busy, and closes one that opens too late", async () => {
+  const told: string[] = [];
+  const connecting = (name: string) => {
+    const socket = Object.assign(new EventTarget(), {
+      readyState: WebSocket.CONNECTING,
+      close: () => void told.push(`${name} is closed`),
+    });
+    socket.addEventListener("close", () => told.push(`${name} has ended`));
+    closeUnlessOpened(socket, Promise.resolve(), 20);
+    return socket;
+  };
+  const busy = connecting("busy");
+  await Promise.resolve();
+  setTimeout(() => busy.dispatchEvent(new Event("open")), 21);
+  for (const end = performance.now() + 40; performance.now() < end;);
+  await new Promise((resolve) => setTimeout(resolve, 30));
+  assertEquals(told, []);
+  const late = connecting("late");
+  await until(() => told.length > 0);
+  late.dispatchEvent(new Event("open"));
+  assertEquals(told, ["late has ended", "late is closed"]);
 });
 
 Deno.test("covertEndpoint() ends what it dialed where the WebSocket cannot be upgraded, be it web streams alone", async () => {
