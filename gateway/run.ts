@@ -22,7 +22,7 @@ import { hostPort, urlOf } from "./_url.ts";
 import { adminHandler, type AdminOptions } from "./admin.ts";
 import type { TicketAdmissionOptions } from "./admission.ts";
 import { type GatewayConfig, needsRestart } from "./config.ts";
-import { fixedDecoy, staticDecoy } from "./decoy.ts";
+import { decoyAlone, fixedDecoy, staticDecoy } from "./decoy.ts";
 import { denoFront, type FrontHandler, type FrontOptions, type HttpFront } from "./front.ts";
 import { createGateway, type Gateway, type GatewayOptions } from "./gateway.ts";
 import { httpEcho, localStreams, type LocalUpstream } from "./local.ts";
@@ -330,7 +330,6 @@ export async function runGateway(config: GatewayConfig, options: RunOptions = {}
 
 /** The decoy of a configuration, alone behind the same front: for comparing the two. */
 export async function runDecoyAlone(config: GatewayConfig, options: RunOptions = {}): Promise<HttpFront> {
-  const { decoyAlone } = await import("./decoy.ts");
   const secrets = secretOptions(options);
   const decoy = await makeDecoy(config, secrets);
   const tls = await readTls(config, secrets);
