@@ -33,8 +33,8 @@ import {
   SHA2_256_LENGTH,
 } from "./cid.ts";
 import {
-  DEFAULT_STALL_TIMEOUT,
-  DEFAULT_STEAL_AFTER,
+  DEFAULT_STALL_TIMEOUT_MS,
+  DEFAULT_STEAL_AFTER_MS,
   type DropReason,
   type PeerStats,
   WantEngine,
@@ -62,10 +62,10 @@ export interface BitswapClientOptions extends WantEngineOptions {
   readonly blockstore?: Blockstore;
   /** Streams kept open to each peer while something is wanted, at most 256. @default {2} */
   readonly streamsPerPeer?: number;
-  /** First pause after a peer could not be reached, in ms; it doubles up to {@linkcode MAX_RECONNECT_DELAY}. @default {100} */
-  readonly reconnectDelay?: number;
+  /** First pause after a peer could not be reached, in ms; it doubles up to {@linkcode MAX_RECONNECT_DELAY_MS}. @default {100} */
+  readonly reconnectDelayMs?: number;
   /** Time after which a peer that cannot be reached is given up until the next get, in ms. @default {30000} */
-  readonly reconnectTimeout?: number;
+  readonly reconnectTimeoutMs?: number;
   /**
    * Streams in a row that a peer may end without having said anything, before it is given up until the next get. One
    * that refuses them as no Bitswap is given up at once.
@@ -81,12 +81,12 @@ export interface BitswapClientOptions extends WantEngineOptions {
 
 /** Default of {@linkcode BitswapClientOptions.streamsPerPeer}. */
 export const DEFAULT_STREAMS_PER_PEER = 2;
-/** Default of {@linkcode BitswapClientOptions.reconnectDelay}. */
-export const DEFAULT_RECONNECT_DELAY = 100;
+/** Default of {@linkcode BitswapClientOptions.reconnectDelayMs}. */
+export const DEFAULT_RECONNECT_DELAY_MS = 100;
 /** Longest pause between two tries to reach a peer, in ms. */
-export const MAX_RECONNECT_DELAY = 2_000;
-/** Default of {@linkcode BitswapClientOptions.reconnectTimeout}. */
-export const DEFAULT_RECONNECT_TIMEOUT = 30_000;
+export const MAX_RECONNECT_DELAY_MS = 2_000;
+/** Default of {@linkcode BitswapClientOptions.reconnectTimeoutMs}. */
+export const DEFAULT_RECONNECT_TIMEOUT_MS = 30_000;
 /** Default of {@linkcode BitswapClientOptions.maxFruitlessStreams}. */
 export const DEFAULT_MAX_FRUITLESS_STREAMS = 8;
 
@@ -256,8 +256,8 @@ export class BitswapClient implements AsyncDisposable {
   readonly #lines = new Map<number, Line>();
   readonly #wants = new Map<string, Want>();
   readonly #streamsPerPeer: number;
-  readonly #reconnectDelay: number;
-  readonly #reconnectTimeout: number;
+  readonly #reconnectDelayMs: number;
+  readonly #reconnectTimeoutMs: number;
   readonly #maxFruitless: number;
   readonly #tickInterval: number;
   readonly #onPeerDropped: ((event: PeerDropped) => void) | undefined;
@@ -286,14 +286,14 @@ export class BitswapClient implements AsyncDisposable {
       peers = [],
       blockstore,
       streamsPerPeer = DEFAULT_STREAMS_PER_PEER,
-      reconnectDelay = DEFAULT_RECONNECT_DELAY,
-      reconnectTimeout = DEFAULT_RECONNECT_TIMEOUT,
+      reconnectDelayMs = DEFAULT_RECONNECT_DELAY_MS,
+      reconnectTimeoutMs = DEFAULT_RECONNECT_TIMEOUT_MS,
       maxFruitlessStreams = DEFAULT_MAX_FRUITLESS_STREAMS,
       onPeerDropped,
       now = () => performance.now(),
       ...engine
     } = options;
-    const positive = { streamsPerPeer, reconnectDelay, reconnectTimeout, maxFruitlessStreams };
+    const positive = { streamsPerPeer, reconnectDelayMs, reconnectTimeoutMs, maxFruitlessStreams };
     for (const [name, value] of Object.entries(positive)) {
       if (!(value > 0)) throw new RangeError(`Cannot make Bitswap client: ${name} is ${value}`);
     }
@@ -305,11 +305,11 @@ export class BitswapClient implements AsyncDisposable {
     this.#engine = new WantEngine(engine);
     this.blockstore = blockstore === undefined ? undefined : VerifiedBlockstore.of(blockstore);
     this.#streamsPerPeer = streamsPerPeer;
-    this.#reconnectDelay = reconnectDelay;
-    this.#reconnectTimeout = reconnectTimeout;
+    this.#reconnectDelayMs = reconnectDelayMs;
+    this.#reconnectTimeoutMs = reconnectTimeoutMs;
     this.#maxFruitless = maxFruitlessStreams;
-    const { stallTimeout = DEFAULT_STALL_TIMEOUT, stealAfter = DEFAULT_STEAL_AFTER } = engine;
-    this.#tickInterval = Math.max(5, Math.min(stallTimeout / 4, stealAfter / 4, MAX_TICK_INTERVAL));
+    const { stallTimeoutMs = DEFAULT_STALL_TIMEOUT_MS, stealAfterMs = DEFAULT_STEAL_AFTER_MS } = engine;
+    this.#tickInterval = Math.max(5, Math.min(stallTimeoutMs / 4, stealAfterMs / 4, MAX_TICK_INTERVAL));
     this.#onPeerDropped = onPeerDropped;
     this.#now = now;
     for (const peer of peers) this.addPeer(peer);
@@ -768,7 +768,7 @@ export class BitswapClient implements AsyncDisposable {
 
   /** Keeps one stream to a peer open while something is wanted. */
   async #run(slot: Slot, signal: AbortSignal): Promise<void> {
-    let delay = this.#reconnectDelay;
+    let delay = this.#reconnectDelayMs;
     while (!signal.aborted) {
       if (this.#wants.size === 0) {
         await raced(this.#demand.promise, signal).catch(() => {}); // which the loop looks at
@@ -787,7 +787,7 @@ export class BitswapClient implements AsyncDisposable {
         }
         // Half to all of the delay, so that many clients do not come back at once.
         await pause(delay * (0.5 + Math.random() /* jitter */ / 2), signal);
-        delay = Math.min(2 * delay, MAX_RECONNECT_DELAY);
+        delay = Math.min(2 * delay, MAX_RECONNECT_DELAY_MS);
         continue;
       }
       if (signal.aborted) {
@@ -805,15 +805,15 @@ export class BitswapClient implements AsyncDisposable {
         return;
       }
       const got = (this.#engine.stats(slot.peer.id)?.blocks ?? 0) > before;
-      if (got) delay = this.#reconnectDelay;
+      if (got) delay = this.#reconnectDelayMs;
       await pause(delay * (0.5 + Math.random() /* jitter */ / 2), signal);
-      if (!got) delay = Math.min(2 * delay, MAX_RECONNECT_DELAY);
+      if (!got) delay = Math.min(2 * delay, MAX_RECONNECT_DELAY_MS);
     }
   }
 
   /** Opens a stream, unless that takes longer than a peer is tried to be reached: `overdue` aborts then. */
   async #open(peer: BitswapPeer, signal: AbortSignal, overdue: AbortController): Promise<BitswapStream> {
-    const limit = this.#reconnectTimeout;
+    const limit = this.#reconnectTimeoutMs;
     const timer = setTimeout(
       () => overdue.abort(new HtxError("TIMEOUT", `Cannot open stream to ${peer.id}: waited ${limit} ms`)),
       Math.min(limit, MAX_TIMER),
@@ -833,7 +833,7 @@ export class BitswapClient implements AsyncDisposable {
   #isGone(slot: Slot, isOverdue = false): boolean {
     if (slot.lines.size > 0) return false;
     const refused = slot.error instanceof HtxError && slot.error.code === "REFUSED";
-    return refused || isOverdue || this.#now() - slot.lastReached > this.#reconnectTimeout;
+    return refused || isOverdue || this.#now() - slot.lastReached > this.#reconnectTimeoutMs;
   }
 
   /** Reads one stream to its end. */
@@ -897,7 +897,7 @@ export class BitswapClient implements AsyncDisposable {
     if (!this.#lines.delete(line.id)) return;
     line.slot.lines.delete(line);
     // Silent or not: nothing may have been asked on it. One that took a stream and kept it is no peer out of reach.
-    if (this.#now() - line.since >= this.#reconnectTimeout) line.slot.lastReached = this.#now();
+    if (this.#now() - line.since >= this.#reconnectTimeoutMs) line.slot.lastReached = this.#now();
     this.#engine.streamDown(line.id);
     if (reset !== undefined) line.stream.reset(reset);
   }

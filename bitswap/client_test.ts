@@ -233,8 +233,8 @@ Deno.test("a peer that stalls is dropped, and its wants are asked elsewhere", as
   const dropped: PeerDropped[] = [];
   await using client = new BitswapClient({
     peers: [staller("staller"), peerOf("good", await serverWith(blocks))],
-    stallTimeout: 60,
-    stealAfter: 1e9,
+    stallTimeoutMs: 60,
+    stealAfterMs: 1e9,
     onPeerDropped: (event) => dropped.push(event),
   });
   const got = await Array.fromAsync(client.getMany(blocks.map((block) => cidOf(block))));
@@ -246,8 +246,8 @@ Deno.test("what a slow peer owes is taken over by an idle one before the stall i
   const blocks = testBlocks(30, 500);
   await using client = new BitswapClient({
     peers: [staller("staller"), peerOf("good", await serverWith(blocks))],
-    stallTimeout: 60_000,
-    stealAfter: 20,
+    stallTimeoutMs: 60_000,
+    stealAfterMs: 20,
   });
   const got = await Array.fromAsync(client.getMany(blocks.map((block) => cidOf(block))));
   assertEquals(got.length, 30);
@@ -287,7 +287,7 @@ Deno.test("a broken stream, or connection, is opened again and the fetch goes on
       reset: (code) => stream.reset(code),
     });
   });
-  await using client = new BitswapClient({ peers: [peer], reconnectDelay: 1 });
+  await using client = new BitswapClient({ peers: [peer], reconnectDelayMs: 1 });
   const got = await Array.fromAsync(client.getMany(blocks.map((block) => cidOf(block))));
   assertEquals(got.length, 200);
   assert(opened > 4, `${opened}`);
@@ -308,8 +308,8 @@ Deno.test("a peer that cannot be reached is tried again, then given up, and aske
   const dropped: PeerDropped[] = [];
   await using client = new BitswapClient({
     peers: [peer],
-    reconnectDelay: 1,
-    reconnectTimeout: 20,
+    reconnectDelayMs: 1,
+    reconnectTimeoutMs: 20,
     streamsPerPeer: 1,
     onPeerDropped: (event) => dropped.push(event),
   });
@@ -318,8 +318,8 @@ Deno.test("a peer that cannot be reached is tried again, then given up, and aske
 
   await using other = new BitswapClient({
     peers: [{ ...peer, id: "b" }],
-    reconnectDelay: 1,
-    reconnectTimeout: 20,
+    reconnectDelayMs: 1,
+    reconnectTimeoutMs: 20,
     onPeerDropped: (event) => dropped.push(event),
   });
   fail = 1e9;
@@ -500,7 +500,7 @@ Deno.test("e-35 three servers, one lying, one stalling: every block, verified, d
   const dropped: string[] = [];
   await using client = new BitswapClient({
     peers: [lying, stalling, peerOf("honest", servers[2]!)],
-    stallTimeout: 300,
+    stallTimeoutMs: 300,
     onPeerDropped: ({ peer, reason }) => dropped.push(`${peer}: ${reason}`),
   });
   const seen = new Set<string>();
@@ -537,7 +537,7 @@ Deno.test("connectionPeer() shares one connection, and dials again when it has e
       },
     });
   });
-  await using client = new BitswapClient({ peers: [peer], reconnectDelay: 1 });
+  await using client = new BitswapClient({ peers: [peer], reconnectDelayMs: 1 });
   assertEquals(await client.get(HELLO_CID), HELLO);
   assertEquals(dialled, 1);
   end.resolve();

@@ -37,19 +37,19 @@ export interface WantEngineOptions {
    *
    * @default {10000}
    */
-  readonly stallTimeout?: number;
+  readonly stallTimeoutMs?: number;
   /** Age from which on an idle peer takes over what a slower one owes, in ms. @default {1000} */
-  readonly stealAfter?: number;
+  readonly stealAfterMs?: number;
 }
 
 /** Default of {@linkcode WantEngineOptions.maxOutstandingBytes}. */
 export const DEFAULT_OUTSTANDING_BYTES: number = 8 * 1024 * 1024;
 /** Default of {@linkcode WantEngineOptions.maxWrongBlocks}. */
 export const DEFAULT_MAX_WRONG_BLOCKS = 3;
-/** Default of {@linkcode WantEngineOptions.stallTimeout}. */
-export const DEFAULT_STALL_TIMEOUT = 10_000;
-/** Default of {@linkcode WantEngineOptions.stealAfter}. */
-export const DEFAULT_STEAL_AFTER = 1_000;
+/** Default of {@linkcode WantEngineOptions.stallTimeoutMs}. */
+export const DEFAULT_STALL_TIMEOUT_MS = 10_000;
+/** Default of {@linkcode WantEngineOptions.stealAfterMs}. */
+export const DEFAULT_STEAL_AFTER_MS = 1_000;
 
 /** Blocks asked of a peer that has not shown anything yet. */
 const FIRST_WINDOW = 4;
@@ -186,8 +186,8 @@ export class WantEngine {
   readonly #maxWants: number;
   readonly #maxOutstandingBytes: number;
   readonly #maxWrong: number;
-  readonly #stallTimeout: number;
-  readonly #stealAfter: number;
+  readonly #stallTimeoutMs: number;
+  readonly #stealAfterMs: number;
   readonly #wants = new Map<string, Want>();
   readonly #peers = new Map<string, Peer>();
   readonly #streams = new Map<number, Stream>();
@@ -205,23 +205,23 @@ export class WantEngine {
       maxWantsPerPeer = MAX_WANTS_PER_PEER,
       maxOutstandingBytes = DEFAULT_OUTSTANDING_BYTES,
       maxWrongBlocks = DEFAULT_MAX_WRONG_BLOCKS,
-      stallTimeout = DEFAULT_STALL_TIMEOUT,
-      stealAfter = DEFAULT_STEAL_AFTER,
+      stallTimeoutMs = DEFAULT_STALL_TIMEOUT_MS,
+      stealAfterMs = DEFAULT_STEAL_AFTER_MS,
     } = options;
     for (
       const [name, value] of Object.entries({
         maxWantsPerPeer,
         maxOutstandingBytes,
         maxWrongBlocks,
-        stallTimeout,
-        stealAfter,
+        stallTimeoutMs,
+        stealAfterMs,
       })
     ) if (!(value > 0)) throw new RangeError(`Cannot make want engine: ${name} is ${value}`);
     this.#maxWants = maxWantsPerPeer;
     this.#maxOutstandingBytes = maxOutstandingBytes;
     this.#maxWrong = maxWrongBlocks;
-    this.#stallTimeout = stallTimeout;
-    this.#stealAfter = stealAfter;
+    this.#stallTimeoutMs = stallTimeoutMs;
+    this.#stealAfterMs = stealAfterMs;
   }
 
   /** Wants that are neither here nor missing. */
@@ -419,7 +419,7 @@ export class WantEngine {
   tick(now: number): void {
     for (const peer of this.#peers.values()) {
       if (peer.dropped || peer.streams.length === 0 || !owes(peer)) continue;
-      if (now - peer.lastProgress < this.#stallTimeout) continue;
+      if (now - peer.lastProgress < this.#stallTimeoutMs) continue;
       peer.stats.stalls++;
       this.#drop(peer, "stalled");
     }
@@ -584,10 +584,10 @@ export class WantEngine {
       const { stream } = want;
       if (stream === undefined || stream.peer === peer || want.answers.get(peer) !== "have") continue;
       const age = now - want.askedAt;
-      if (age < this.#stealAfter) continue;
+      if (age < this.#stealAfterMs) continue;
       // From a peer that is silent everything is taken, and what it has owed for as long as it might have been silent.
       // From one that is only slow little is taken, as it may still come.
-      if (age < this.#stallTimeout && now - stream.peer.lastProgress < this.#stealAfter) {
+      if (age < this.#stallTimeoutMs && now - stream.peer.lastProgress < this.#stealAfterMs) {
         if (budget <= 0) continue;
         budget--;
         this.#steals++;

@@ -111,7 +111,7 @@ Deno.test("WantEngine that asks again for what it took back expects as many copi
 
 Deno.test("WantEngine takes a block for the answer to a want-have, as Bitswap 1.2 has it for small ones", () => {
   for (const isFirst of [true, false]) {
-    const engine = engineOf({ a: [1], b: [2] }, { stallTimeout: 50 });
+    const engine = engineOf({ a: [1], b: [2] }, { stallTimeoutMs: 50 });
     engine.want("A", cid("A"));
     assertEquals(sent(engine.poll(0)), ["1+A", "2?A"]);
     const order = isFirst ? [2, 1] : [1, 2];
@@ -219,7 +219,7 @@ Deno.test("WantEngine drops a peer at its third wrong block, and asks elsewhere 
 });
 
 Deno.test("WantEngine calls a stall just at the timeout, and not while bytes come", () => {
-  const engine = engineOf({ a: [1] }, { stallTimeout: 100 });
+  const engine = engineOf({ a: [1] }, { stallTimeoutMs: 100 });
   engine.tick(1000);
   assertEquals(sent(engine.poll(1000)), []);
   engine.want("A", cid("A"));
@@ -289,7 +289,7 @@ Deno.test("WantEngine keeps nothing of wants that are over for a peer that canno
 });
 
 Deno.test("WantEngine lets an idle peer take over what a silent one owes, and little of what a slow one does", () => {
-  const engine = engineOf({ a: [1], b: [2] }, { stealAfter: 100, stallTimeout: 1e6 });
+  const engine = engineOf({ a: [1], b: [2] }, { stealAfterMs: 100, stallTimeoutMs: 1e6 });
   for (const key of "ABCD") engine.want(key, cid(key));
   assertEquals(sent(engine.poll(0)).slice(0, 4), ["1+A", "1+B", "1+C", "1+D"]);
   for (const key of "ABCD") engine.presence(2, key, true, 1);
@@ -308,7 +308,7 @@ Deno.test("WantEngine lets an idle peer take over what a silent one owes, and li
 });
 
 Deno.test("WantEngine leaves no want with a peer that is only slow for longer than the stall timeout, if another is idle", () => {
-  const engine = engineOf({ a: [1], b: [2] }, { stealAfter: 100, stallTimeout: 1000 });
+  const engine = engineOf({ a: [1], b: [2] }, { stealAfterMs: 100, stallTimeoutMs: 1000 });
   for (const key of "ABCD") engine.want(key, cid(key));
   engine.poll(0);
   for (const key of "ABCD") engine.presence(2, key, true, 1);
@@ -324,7 +324,7 @@ Deno.test("WantEngine leaves no want with a peer that is only slow for longer th
 });
 
 Deno.test("WantEngine takes no more for progress than two of the longest messages without a right block", () => {
-  const engine = engineOf({ a: [1, 2] }, { stallTimeout: 100 });
+  const engine = engineOf({ a: [1, 2] }, { stallTimeoutMs: 100 });
   for (const key of "AB") engine.want(key, cid(key));
   engine.poll(0);
   const message = 4 * 1024 * 1024;
@@ -347,7 +347,13 @@ Deno.test("WantEngine takes no more for progress than two of the longest message
 
 Deno.test("WantEngine refuses options that are not positive, and two peers of one name", () => {
   for (
-    const name of ["maxWantsPerPeer", "maxOutstandingBytes", "maxWrongBlocks", "stallTimeout", "stealAfter"]
+    const name of [
+      "maxWantsPerPeer",
+      "maxOutstandingBytes",
+      "maxWrongBlocks",
+      "stallTimeoutMs",
+      "stealAfterMs",
+    ]
   ) {
     assertThrows(() => new WantEngine({ [name]: 0 }), RangeError);
   }
@@ -376,7 +382,7 @@ Deno.test("WantEngine, whatever happens: nobody is asked past the limit, one pee
       fc.array(fc.nat(1 << 30), { minLength: 200, maxLength: 600 }),
       (manners, count, dice) => {
         const keys = Array.from({ length: count }, (_, i) => `k${i}`);
-        const engine = new WantEngine({ maxWantsPerPeer: 20, stallTimeout: 50, stealAfter: 10 });
+        const engine = new WantEngine({ maxWantsPerPeer: 20, stallTimeoutMs: 50, stealAfterMs: 10 });
         let now = 0;
         let nextStream = 1;
         const peers = new Map<string, ModelPeer>();

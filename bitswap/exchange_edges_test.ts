@@ -40,7 +40,7 @@ async function fateOf(
       streams++;
       handle(stream);
     })],
-    reconnectDelay: 1,
+    reconnectDelayMs: 1,
     onPeerDropped: (event) => dropped.push(event),
     ...options,
   });
@@ -97,7 +97,7 @@ Deno.test("a connection that breaks is no peer without a word: it is dialled unt
       return { ...stream, read: () => Promise.reject(new HtxError("TRUNCATED", "Connection broke")) };
     },
   };
-  await using client = new BitswapClient({ peers: [peer], reconnectDelay: 0.1, maxFruitlessStreams: 2 });
+  await using client = new BitswapClient({ peers: [peer], reconnectDelayMs: 0.1, maxFruitlessStreams: 2 });
   assertEquals(await client.get(HELLO_CID), HELLO);
 });
 
@@ -137,9 +137,9 @@ Deno.test("a peer that was reachable for as long as nothing was asked of it is d
   await using client = new BitswapClient({
     peers: [first, idle],
     streamsPerPeer: 1,
-    reconnectDelay: 1,
-    stallTimeout: 1e9,
-    stealAfter: 1e9,
+    reconnectDelayMs: 1,
+    stallTimeoutMs: 1e9,
+    stealAfterMs: 1e9,
     now: () => now,
     onPeerDropped: ({ reason }) => dropped.resolve(reason),
   });
@@ -164,7 +164,7 @@ Deno.test("a peer that was given up is asked again by the next get", async () =>
     if (isOff) stream.reset("REFUSED");
     else void server.handleStream(stream);
   });
-  await using client = new BitswapClient({ peers: [peer], reconnectDelay: 1 });
+  await using client = new BitswapClient({ peers: [peer], reconnectDelayMs: 1 });
   assertEquals((await assertRejects(() => client.get(HELLO_CID), HtxError)).code, "CONNECT_FAILED");
   isOff = false;
   assertEquals(await client.get(HELLO_CID), HELLO);
@@ -177,7 +177,7 @@ Deno.test("a peer that gives no more than so many bytes is given up for the rest
   const dropped: PeerDropped[] = [];
   await using client = new BitswapClient({
     peers: [peerOf("a", server), peerOf("b", new BitswapServer())],
-    reconnectDelay: 1,
+    reconnectDelayMs: 1,
     onPeerDropped: (event) => dropped.push(event),
   });
   const got: number[] = [];
@@ -187,7 +187,7 @@ Deno.test("a peer that gives no more than so many bytes is given up for the rest
     ["a", "EXCESSIVE_LOAD"],
     ["a", "EXCESSIVE_LOAD"],
   ]);
-  await using alone = new BitswapClient({ peers: [peerOf("a", server)], reconnectDelay: 1 });
+  await using alone = new BitswapClient({ peers: [peerOf("a", server)], reconnectDelayMs: 1 });
   assertEquals((await assertRejects(() => alone.get(cids[2]!), HtxError)).code, "CONNECT_FAILED");
 });
 
@@ -320,7 +320,7 @@ Deno.test("a peer whose dialler never settles is given up after the timeout, and
         return late.promise;
       },
     }],
-    reconnectTimeout: 20,
+    reconnectTimeoutMs: 20,
     onPeerDropped: ({ peer, reason }) => dropped.push(`${peer} ${reason}`),
   });
   assertEquals((await assertRejects(() => client.get(HELLO_CID), HtxError)).code, "CONNECT_FAILED");
@@ -352,7 +352,7 @@ Deno.test("a dialler that never settles is asked again once its caller has left"
       closed: new Promise(() => {}),
     });
   });
-  await using client = new BitswapClient({ peers: [peer], reconnectTimeout: 20 });
+  await using client = new BitswapClient({ peers: [peer], reconnectTimeoutMs: 20 });
   assertEquals((await assertRejects(() => client.get(HELLO_CID), HtxError)).code, "CONNECT_FAILED");
   assertEquals(await client.get(HELLO_CID), HELLO);
   assertEquals(dials, 2);
@@ -366,7 +366,7 @@ Deno.test("a connection that comes when its caller has left is there for the nex
     dials++;
     return late.promise;
   });
-  await using client = new BitswapClient({ peers: [peer], reconnectTimeout: 20 });
+  await using client = new BitswapClient({ peers: [peer], reconnectTimeoutMs: 20 });
   assertEquals((await assertRejects(() => client.get(HELLO_CID), HtxError)).code, "CONNECT_FAILED");
   const before = dials;
   late.resolve({
@@ -403,7 +403,7 @@ Deno.test("a store of our own that is slow makes no peer a stalling one", async 
   await using client = new BitswapClient({
     peers: [peerOf("a", server)],
     blockstore: slow,
-    stallTimeout: 40,
+    stallTimeoutMs: 40,
     onPeerDropped: (event) => dropped.push(event),
     now,
   });
@@ -469,9 +469,9 @@ Deno.test("timeouts without an end look after the peers no more than four times 
   let looks = 0;
   await using client = new BitswapClient({
     peers: [{ id: "a", openStream: () => new Promise(() => {}) }],
-    stallTimeout: Infinity,
-    stealAfter: Infinity,
-    reconnectTimeout: Infinity,
+    stallTimeoutMs: Infinity,
+    stealAfterMs: Infinity,
+    reconnectTimeoutMs: Infinity,
     now() {
       looks++;
       return performance.now();

@@ -57,7 +57,7 @@ export interface LedgerOptions {
   /** Bytes of blocks a peer gets per window. @default {Infinity} */
   readonly maxServedBytes?: number;
   /** Length of that window, in ms. @default {3600000} */
-  readonly servedBytesWindow?: number;
+  readonly servedBytesWindowMs?: number;
   /**
    * Peers remembered; the longest unseen are forgotten first, those with streams never, even past this.
    *
@@ -66,8 +66,8 @@ export interface LedgerOptions {
   readonly maxPeers?: number;
 }
 
-/** Default of {@linkcode LedgerOptions.servedBytesWindow}: an hour. */
-export const DEFAULT_SERVED_BYTES_WINDOW: number = 60 * 60 * 1000;
+/** Default of {@linkcode LedgerOptions.servedBytesWindowMs}: an hour. */
+export const DEFAULT_SERVED_BYTES_WINDOW_MS: number = 60 * 60 * 1000;
 /** Default of {@linkcode LedgerOptions.maxPeers}. */
 export const DEFAULT_MAX_LEDGERS = 4096;
 
@@ -82,18 +82,18 @@ export class LedgerBook {
   constructor(options: LedgerOptions = {}) {
     const {
       maxServedBytes = Infinity,
-      servedBytesWindow = DEFAULT_SERVED_BYTES_WINDOW,
+      servedBytesWindowMs = DEFAULT_SERVED_BYTES_WINDOW_MS,
       maxPeers = DEFAULT_MAX_LEDGERS,
     } = options;
     if (!(maxServedBytes >= 0)) {
       throw new RangeError(`Cannot make ledgers: maxServedBytes is ${maxServedBytes}`);
     }
-    if (!(servedBytesWindow > 0)) {
-      throw new RangeError(`Cannot make ledgers: servedBytesWindow is ${servedBytesWindow}`);
+    if (!(servedBytesWindowMs > 0)) {
+      throw new RangeError(`Cannot make ledgers: servedBytesWindowMs is ${servedBytesWindowMs}`);
     }
     if (!(maxPeers > 0)) throw new RangeError(`Cannot make ledgers: maxPeers is ${maxPeers}`);
     this.#maxServedBytes = maxServedBytes;
-    this.#window = servedBytesWindow;
+    this.#window = servedBytesWindowMs;
     this.#maxPeers = maxPeers;
   }
 

@@ -487,7 +487,7 @@ Deno.test("no more than the limit of wants is taken from a peer, over all its st
 
 Deno.test("a peer gets no more bytes than its limit in a window, and again in the next", async () => {
   let now = 0;
-  const server = new BitswapServer({ maxServedBytes: 2500, servedBytesWindow: 1000, now: () => now });
+  const server = new BitswapServer({ maxServedBytes: 2500, servedBytesWindowMs: 1000, now: () => now });
   const cids = [];
   for (const block of testBlocks(4, 1000)) cids.push(await server.put(block));
   const wants: BitswapMessageInit = {

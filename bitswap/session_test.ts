@@ -99,7 +99,7 @@ Deno.test("e-35 three servers over TCP, one lying, one stalling: all blocks, dup
   const dropped: string[] = [];
   const client = new BitswapClient({
     peers: tunnels.map((tunnel, i) => peerOf(["liar", "staller", "honest"][i]!, tunnel)),
-    stallTimeout: 500,
+    stallTimeoutMs: 500,
     onPeerDropped: ({ peer, reason }) => dropped.push(`${peer}: ${reason}`),
   });
   const seen = new Set<string>();
@@ -150,7 +150,7 @@ Deno.test("a fetch goes on when the server was killed halfway and started again"
   const client = new BitswapClient({
     peers: [peerOf("server", tunnel)],
     blockstore: store,
-    reconnectDelay: 20,
+    reconnectDelayMs: 20,
   });
   let restarted: Promise<void> | undefined;
   let fetched = 0;

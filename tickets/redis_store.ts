@@ -86,9 +86,9 @@ export interface RedisTicketStoreOptions extends TokenBucketOptions {
   /** What all keys begin with. The braces keep them in one slot of a cluster. @default {"{htx-tickets}"} */
   readonly prefix?: string;
   /** Milliseconds that a connection may take to come up. @default {2000} */
-  readonly connectTimeout?: number;
+  readonly connectTimeoutMs?: number;
   /** Milliseconds that an answer may take; after that the ticket is refused. @default {1000} */
-  readonly commandTimeout?: number;
+  readonly commandTimeoutMs?: number;
   /**
    * Whether a Redis that cannot be reached at first is an error. If not, the store refuses every ticket until it can.
    *
@@ -166,10 +166,10 @@ export class RedisTicketStore implements ReplayStore, RateLimiter, AsyncDisposab
    * @throws {RangeError} when a limit is not a positive number, or a timeout not in (0, 2^31) ms
    */
   static async connect(url: string, options: RedisTicketStoreOptions = {}): Promise<RedisTicketStore> {
-    const { connectTimeout = DEFAULT_REDIS_CONNECT_TIMEOUT_MS, required = true, onError } = options;
+    const { connectTimeoutMs = DEFAULT_REDIS_CONNECT_TIMEOUT_MS, required = true, onError } = options;
     tokenBucketTimes(options);
-    requireTimeout("connectTimeout", connectTimeout);
-    requireTimeout("commandTimeout", options.commandTimeout ?? DEFAULT_REDIS_COMMAND_TIMEOUT_MS);
+    requireTimeout("connectTimeoutMs", connectTimeoutMs);
+    requireTimeout("commandTimeoutMs", options.commandTimeoutMs ?? DEFAULT_REDIS_COMMAND_TIMEOUT_MS);
     if (!/^rediss?:\/\/[^/]/.test(url) || !URL.canParse(url)) {
       throw new TypeError("Cannot connect to Redis: the URL is not of the form redis[s]://host:port");
     }
@@ -183,7 +183,7 @@ export class RedisTicketStore implements ReplayStore, RateLimiter, AsyncDisposab
       disableOfflineQueue: true, // a ticket is refused rather than kept waiting
       commandsQueueMaxLength: MAX_WAITING,
       socket: {
-        connectTimeout,
+        connectTimeout: connectTimeoutMs,
         reconnectStrategy: (retries: number): number | false => {
           if (required && !wasReady) return false;
           const limit = Math.min(FIRST_BACKOFF_MS * 2 ** Math.min(retries, 16), MAX_BACKOFF_MS);
@@ -209,7 +209,7 @@ export class RedisTicketStore implements ReplayStore, RateLimiter, AsyncDisposab
       return store;
     }
     try {
-      await withTimeout(connected, connectTimeout);
+      await withTimeout(connected, connectTimeoutMs);
     } catch (cause) {
       connected.catch(() => {});
       client.destroy();
@@ -354,7 +354,7 @@ export class RedisTicketStore implements ReplayStore, RateLimiter, AsyncDisposab
   }
 
   #withTimeout<T>(promise: Promise<T>): Promise<T> {
-    return withTimeout(promise, this.#options.commandTimeout ?? DEFAULT_REDIS_COMMAND_TIMEOUT_MS);
+    return withTimeout(promise, this.#options.commandTimeoutMs ?? DEFAULT_REDIS_COMMAND_TIMEOUT_MS);
   }
 }
 

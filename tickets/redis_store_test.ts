@@ -307,15 +307,15 @@ Deno.test("a Redis that goes away closes the door, and opens it again when it is
 Deno.test("a Redis that cannot be reached is an error, or a closed door that opens later", async () => {
   const port = freePort();
   const url = `redis://user:secret@127.0.0.1:${port}`;
-  const error = await assertRejects(() => RedisTicketStore.connect(url, { connectTimeout: 500 }), HtxError);
+  const error = await assertRejects(() => RedisTicketStore.connect(url, { connectTimeoutMs: 500 }), HtxError);
   assertEquals(error.code, "STORE_FAILED");
   assert(!`${error.message} ${error.cause}`.includes("secret"));
   await assertRejects(() => RedisTicketStore.connect("http://127.0.0.1"), TypeError);
   await assertRejects(() => RedisTicketStore.connect("redis://"), TypeError);
   await assertRejects(() => RedisTicketStore.connect(url, { burst: 0 }), RangeError);
   for (const ms of [0, NaN, Infinity, 2 ** 31]) {
-    await assertRejects(() => RedisTicketStore.connect(url, { connectTimeout: ms }), RangeError);
-    await assertRejects(() => RedisTicketStore.connect(url, { commandTimeout: ms }), RangeError);
+    await assertRejects(() => RedisTicketStore.connect(url, { connectTimeoutMs: ms }), RangeError);
+    await assertRejects(() => RedisTicketStore.connect(url, { commandTimeoutMs: ms }), RangeError);
   }
 
   await using store = await RedisTicketStore.connect(`redis://127.0.0.1:${port}`, { required: false });
@@ -341,10 +341,10 @@ Deno.test("a server that accepts and never answers is given up in time", async (
     for await (const connection of listener) connections.push(connection);
   })();
   const url = `redis://127.0.0.1:${listener.addr.port}`;
-  const error = await assertRejects(() => RedisTicketStore.connect(url, { connectTimeout: 200 }), HtxError);
+  const error = await assertRejects(() => RedisTicketStore.connect(url, { connectTimeoutMs: 200 }), HtxError);
   assertEquals(error.code, "STORE_FAILED");
   {
-    await using store = await RedisTicketStore.connect(url, { required: false, commandTimeout: 100 });
+    await using store = await RedisTicketStore.connect(url, { required: false, commandTimeoutMs: 100 });
     const failure = await assertRejects(() => store.touch(VECTOR.now), HtxError);
     assertEquals(failure.code, "STORE_FAILED");
   }
@@ -357,7 +357,7 @@ Deno.test("a Redis that hangs gathers no more than so many commands, and is used
   await using server = await Server.start();
   if (server === undefined) return;
   await using store = await RedisTicketStore.connect(server.url, {
-    commandTimeout: 50,
+    commandTimeoutMs: 50,
     perMinute: 1e6,
     burst: 1e6,
   });

@@ -1040,18 +1040,18 @@ Deno.test("a GET with content is read as one without by a fetch handler, whole b
   await served;
 });
 
-Deno.test("a head that does not come within headTimeout resets the stream with TIMEOUT", async () => {
+Deno.test("a head that does not come within headTimeoutMs resets the stream with TIMEOUT", async () => {
   const { client, server } = streamPair();
-  const served = serveHttpStream(server, () => new Response(), { ...strict, headTimeout: 10 });
+  const served = serveHttpStream(server, () => new Response(), { ...strict, headTimeoutMs: 10 });
   await client.write(new Uint8Array([2, 3]));
   await served;
   assertEquals(server.resetCode, "TIMEOUT");
 });
 
-Deno.test("a headTimeout that no timer takes is one that does not end", async () => {
-  for (const headTimeout of [Infinity, 2 ** 31]) {
+Deno.test("a headTimeoutMs that no timer takes is one that does not end", async () => {
+  for (const headTimeoutMs of [Infinity, 2 ** 31]) {
     const { client, server } = streamPair();
-    const served = serveHttpStream(server, () => new Response("late"), { ...strict, headTimeout });
+    const served = serveHttpStream(server, () => new Response("late"), { ...strict, headTimeoutMs });
     await settle();
     const answer = fetchOverStream(client, GET);
     assertEquals(await (await answer).text(), "late");

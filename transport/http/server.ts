@@ -96,7 +96,7 @@ export interface ServeHttpOptions {
    *
    * @default {30000}
    */
-  headTimeout?: number | undefined;
+  headTimeoutMs?: number | undefined;
   /**
    * Called with what a handler, its response's body or its trailers failed with. @default {logged as an error under
    * the LogTape category `["htx", "http"]`}
@@ -217,7 +217,7 @@ class ServerExchange implements HttpExchangeInfo {
         if (event?.type === "request") return event.head;
         let chunk = stream.tryRead();
         if (chunk === undefined) {
-          const timeout = timerDelay(this.#options.headTimeout ?? DEFAULT_HEAD_TIMEOUT);
+          const timeout = timerDelay(this.#options.headTimeoutMs ?? DEFAULT_HEAD_TIMEOUT);
           if (timeout > 0 && timer === undefined) {
             timer = setTimeout(() => stream.reset("TIMEOUT", "request head not complete"), timeout);
           }
