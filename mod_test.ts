@@ -1,4 +1,16 @@
 import { assertEquals } from "@std/assert";
+import { addFile, BitswapClient, BitswapServer, catFile, MemoryBlockstore, peerOf } from "./bitswap/mod.ts";
+import { createGateway, fixedDecoy, localUpstream } from "./gateway/mod.ts";
+import { KeyPair, ReplayGuard } from "./noise/mod.ts";
+import { VoucherGate } from "./overlay/mod.ts";
+import {
+  generateTicketKey,
+  MemoryReplayStore,
+  TicketClient,
+  TicketPolicy,
+  TicketVerifier,
+} from "./tickets/mod.ts";
+import { connect, memoryDuplexPair, serve, serveStreams } from "./transport/mod.ts";
 
 Deno.test("a program that takes the client from the entry of everything bundles for runtimes without Node's modules", async () => {
   const folder = await Deno.makeTempDir();
@@ -18,4 +30,57 @@ Deno.test("a program that takes the client from the entry of everything bundles 
   } finally {
     await Deno.remove(folder, { recursive: true });
   }
+});
+
+Deno.test("an option that is undefined is as if it were left out, in every room", async () => {
+  const none = undefined;
+  const key = generateTicketKey();
+  const policy = new TicketPolicy({ carriers: none, minPad: none, maxPad: none, cookie: none });
+  const replay = new MemoryReplayStore({ capacity: none });
+  const verifier = new TicketVerifier({ keys: [key], replay, limiter: none, now: none, equalize: none });
+  assertEquals((await verifier.verify(new TicketClient(key, { policy, carrier: none }).ticket())).ok, true);
+  new ReplayGuard({ capacity: none });
+  new VoucherGate({ maxParked: none, now: none });
+  memoryDuplexPair({ highWaterMark: none });
+
+  const keyPair = KeyPair.generate({ random: none });
+  const limits = { maxStreamWindow: none, sendBuffer: none, rekey: { afterBytes: none } };
+  await using server = serve(() => new Response("in"), {
+    keyPair,
+    ...limits,
+    http: { limits: { headerBytes: none } },
+  });
+  await using client = await connect(server.addr, {
+    remoteStatic: keyPair.publicKey,
+    ...limits,
+    signal: none,
+  });
+  assertEquals(await (await client.fetch("/", { signal: none, body: none })).text(), "in");
+  const field = "x".repeat(70_000);
+  assertEquals((await client.fetch("/", { headers: { field } })).status, 431);
+
+  await using upstream = localUpstream(() => new Response("in"), { name: none });
+  const decoy = fixedDecoy({ status: none, headers: none, body: none });
+  await using gateway = createGateway({
+    upstream,
+    decoy,
+    limits: { bodyBytes: none },
+    sessions: { maxSessions: none },
+  });
+  const info = { remoteAddr: none, encrypted: false };
+  assertEquals(await (await gateway.handler(new Request("http://localhost/"), info)).text(), "in");
+
+  const blocks = new BitswapServer({ blockstore: new MemoryBlockstore({ maxBytes: none }), readAhead: none });
+  const text = new TextEncoder().encode("a block");
+  assertEquals((await blocks.put(text, { codec: none, signal: none })).code, 0x55);
+  const { cid } = await addFile(blocks.blockstore, text, { profile: none, chunkSize: none, signal: none });
+  await using store = serveStreams(blocks.onStream);
+  await using tunnel = await connect(store.addr, { remoteStatic: store.publicKey });
+  await using peer = new BitswapClient({
+    peers: [peerOf("store", tunnel)],
+    blockstore: none,
+    stallTimeoutMs: none,
+  });
+  const got = await Array.fromAsync(catFile(peer, cid, { offset: none, path: none, signal: none }));
+  assertEquals(got, [text]);
 });

@@ -136,9 +136,9 @@ export interface WalkOptions {
    * parts are shared many times over then costs no more than its blocks. Without it every byte comes as often as
    * it occurs.
    */
-  readonly seen?: SeenSet;
+  readonly seen?: SeenSet | undefined;
   /** Gives up. */
-  readonly signal?: AbortSignal;
+  readonly signal?: AbortSignal | undefined;
 }
 
 /**

@@ -38,7 +38,13 @@ export type Pair = Ecosystem.Pair;
 /** What the calls of a store take last. */
 export interface BlockstoreCallOptions {
   /** Ends the call early with the signal's reason. */
-  readonly signal?: AbortSignal;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** The same for a store of the ecosystem, whose types have no signal that is `undefined`. */
+function forStore(options: BlockstoreCallOptions): { signal?: AbortSignal } {
+  const { signal, ...rest } = options;
+  return signal === undefined ? rest : { ...rest, signal };
 }
 
 /** A block as `put` takes it: whole, or in pieces. */
@@ -65,13 +71,13 @@ export class BlockNotFoundError extends Error {
 /** Options of {@linkcode MemoryBlockstore}. */
 export interface MemoryBlockstoreOptions {
   /** Bytes of blocks kept at most. @default {1073741824} */
-  readonly maxBytes?: number;
+  readonly maxBytes?: number | undefined;
   /**
    * What a put into a full store does: `"refuse"` fails it, `"evict"` drops the blocks that were not used for
    * longest.
    * @default {"refuse"}
    */
-  readonly whenFull?: "refuse" | "evict";
+  readonly whenFull?: "refuse" | "evict" | undefined;
 }
 
 /** Default of {@linkcode MemoryBlockstoreOptions.maxBytes}: 1 GiB. */
@@ -268,9 +274,9 @@ export interface QuarantiningBlockstore extends Blockstore {
 /** Options of {@linkcode VerifiedBlockstore}. */
 export interface VerifiedBlockstoreOptions {
   /** Longest block stored or served, in bytes; a longer one that is there is absent, and left alone. @default {2097152} */
-  readonly maxBlockLength?: number;
+  readonly maxBlockLength?: number | undefined;
   /** Called for each block found bad on reading, after it was taken out of the store. */
-  readonly onCorrupt?: (block: CorruptBlock) => void;
+  readonly onCorrupt?: ((block: CorruptBlock) => void) | undefined;
 }
 
 /**
@@ -348,7 +354,7 @@ export class VerifiedBlockstore implements Blockstore {
   has(cid: CID, options: BlockstoreCallOptions = {}): boolean | Promise<boolean> {
     options.signal?.throwIfAborted();
     if (!isTrustedCid(cid) || this.#isHidden(cid)) return false;
-    return this.#inner.has(cid, options);
+    return this.#inner.has(cid, forStore(options));
   }
 
   /**
@@ -378,7 +384,7 @@ export class VerifiedBlockstore implements Blockstore {
       });
     }
     if (this.#memory === undefined) {
-      await this.#write(cid, () => this.#inner.put(cid, joinBlock(pieces), options));
+      await this.#write(cid, () => this.#inner.put(cid, joinBlock(pieces), forStore(options)));
     } else {
       adopt(this.#memory, cid, own, true);
       this.#bad.delete(blockKey(cid));
@@ -387,7 +393,10 @@ export class VerifiedBlockstore implements Blockstore {
   }
 
   /** Stores raw bytes under the CID they hash to, and gives that CID. */
-  async add(bytes: Uint8Array, options: BlockstoreCallOptions & { codec?: number } = {}): Promise<CID> {
+  async add(
+    bytes: Uint8Array,
+    options: BlockstoreCallOptions & { codec?: number | undefined } = {},
+  ): Promise<CID> {
     const { codec = RAW_CODEC, ...rest } = options;
     return await this.put(cidOf(bytes, codec), bytes, rest);
   }
@@ -439,7 +448,7 @@ export class VerifiedBlockstore implements Blockstore {
   async #readInner(cid: CID, options: BlockstoreCallOptions): Promise<readonly Uint8Array[] | undefined> {
     let pieces;
     try {
-      pieces = await collect(this.#inner.get(cid, options), this.#maxBlockLength);
+      pieces = await collect(this.#inner.get(cid, forStore(options)), this.#maxBlockLength);
     } catch (error) {
       if (isNotFound(error)) return undefined;
       if (!(error instanceof HtxError && error.code === "LIMIT_EXCEEDED")) throw error;
@@ -470,7 +479,7 @@ export class VerifiedBlockstore implements Blockstore {
   /** Deletes a block. */
   async delete(cid: CID, options: BlockstoreCallOptions = {}): Promise<void> {
     options.signal?.throwIfAborted();
-    await this.#write(cid, () => this.#inner.delete(cid, options));
+    await this.#write(cid, () => this.#inner.delete(cid, forStore(options)));
   }
 
   /** Stores many blocks, one after the other. */
@@ -499,7 +508,7 @@ export class VerifiedBlockstore implements Blockstore {
 
   /** All blocks, each checked when its bytes are read. */
   async *getAll(options: BlockstoreCallOptions = {}): AsyncGenerator<Pair> {
-    for await (const { cid } of this.#inner.getAll(options)) {
+    for await (const { cid } of this.#inner.getAll(forStore(options))) {
       // Stores that keep multihashes make up the rest of the CID; raw is what holds for any block.
       const raw = toRawCid(MultiformatsCid.asCID(cid) ?? cid);
       yield { cid: raw, bytes: this.get(raw, options) };
@@ -605,7 +614,7 @@ async function* putMany(
   options: BlockstoreCallOptions,
 ): AsyncGenerator<CID> {
   for await (const { cid, bytes } of source) {
-    await store.put(cid, bytes, options);
+    await store.put(cid, bytes, forStore(options));
     yield cid;
   }
 }
@@ -615,7 +624,7 @@ async function* getMany(
   source: Iterable<CID> | AsyncIterable<CID>,
   options: BlockstoreCallOptions,
 ): AsyncGenerator<Pair> {
-  for await (const cid of source) yield { cid, bytes: store.get(cid, options) };
+  for await (const cid of source) yield { cid, bytes: store.get(cid, forStore(options)) };
 }
 
 async function* deleteMany(
@@ -624,7 +633,7 @@ async function* deleteMany(
   options: BlockstoreCallOptions,
 ): AsyncGenerator<CID> {
   for await (const cid of source) {
-    await store.delete(cid, options);
+    await store.delete(cid, forStore(options));
     yield cid;
   }
 }

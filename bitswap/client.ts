@@ -55,28 +55,28 @@ import { type BitswapPeer, type BitswapStream, protocolHeader } from "./peer.ts"
 /** Options of {@linkcode BitswapClient}. */
 export interface BitswapClientOptions extends WantEngineOptions {
   /** Whom to ask. More can be added later. @default {[]} */
-  readonly peers?: Iterable<BitswapPeer>;
+  readonly peers?: Iterable<BitswapPeer> | undefined;
   /**
    * Looked into before anyone is asked, and given every block fetched. Without one, blocks go to the caller only.
    */
-  readonly blockstore?: Blockstore;
+  readonly blockstore?: Blockstore | undefined;
   /** Streams kept open to each peer while something is wanted, at most 256. @default {2} */
-  readonly streamsPerPeer?: number;
+  readonly streamsPerPeer?: number | undefined;
   /** First pause after a peer could not be reached, in ms; it doubles up to {@linkcode MAX_RECONNECT_DELAY_MS}. @default {100} */
-  readonly reconnectDelayMs?: number;
+  readonly reconnectDelayMs?: number | undefined;
   /** Time after which a peer that cannot be reached is given up until the next get, in ms. @default {30000} */
-  readonly reconnectTimeoutMs?: number;
+  readonly reconnectTimeoutMs?: number | undefined;
   /**
    * Streams in a row that a peer may end without having said anything, before it is given up until the next get. One
    * that refuses them as no Bitswap is given up at once.
    *
    * @default {8}
    */
-  readonly maxFruitlessStreams?: number;
+  readonly maxFruitlessStreams?: number | undefined;
   /** Called when a peer is no longer asked, and why. */
-  readonly onPeerDropped?: (event: PeerDropped) => void;
+  readonly onPeerDropped?: ((event: PeerDropped) => void) | undefined;
   /** Clock, in ms. @default {performance.now} */
-  readonly now?: () => number;
+  readonly now?: (() => number) | undefined;
 }
 
 /** Default of {@linkcode BitswapClientOptions.streamsPerPeer}. */
@@ -117,9 +117,9 @@ export interface BlockProgress {
 /** Options of {@linkcode BitswapClient.get}. */
 export interface GetOptions extends BlockstoreCallOptions {
   /** Higher goes first, with us and with the peers; 32-bit signed. @default {1} */
-  readonly priority?: number;
+  readonly priority?: number | undefined;
   /** Called for each block that arrives. */
-  readonly onProgress?: (progress: BlockProgress) => void;
+  readonly onProgress?: ((progress: BlockProgress) => void) | undefined;
 }
 
 /** Options of {@linkcode BitswapClient.getMany}. */
@@ -129,7 +129,7 @@ export interface GetManyOptions extends GetOptions {
    * slows the peers down.
    * @default {67108864}
    */
-  readonly bufferBytes?: number;
+  readonly bufferBytes?: number | undefined;
 }
 
 /** Default of {@linkcode GetManyOptions.bufferBytes}: 64 MiB. */
@@ -556,7 +556,10 @@ export class BitswapClient implements AsyncDisposable {
    *
    * @throws {TypeError} when the client has no blockstore
    */
-  async put(bytes: Uint8Array, options: BlockstoreCallOptions & { codec?: number } = {}): Promise<CID> {
+  async put(
+    bytes: Uint8Array,
+    options: BlockstoreCallOptions & { codec?: number | undefined } = {},
+  ): Promise<CID> {
     if (this.blockstore === undefined) throw new TypeError("Cannot put block: the client has no blockstore");
     const { codec = RAW_CODEC, ...rest } = options;
     return await this.blockstore.put(cidOf(bytes, codec), bytes, rest);

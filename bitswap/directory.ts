@@ -32,7 +32,7 @@ export interface DirectoryOptions extends VerifiedBlockstoreOptions {
    * outlives the end of the process only.
    * @default {true}
    */
-  readonly sync?: boolean;
+  readonly sync?: boolean | undefined;
 }
 
 /** Where blocks lie while they are written. Its name hides it from the listing of blocks. */

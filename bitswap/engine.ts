@@ -26,20 +26,20 @@ export type DropReason = "wrong-blocks" | "stalled" | "protocol-error" | "unreac
 /** Options of {@linkcode WantEngine}. */
 export interface WantEngineOptions {
   /** Wants open with one peer at most, want-haves included (HTX 1.1 §7). @default {1024} */
-  readonly maxWantsPerPeer?: number;
+  readonly maxWantsPerPeer?: number | undefined;
   /** Bytes of blocks asked of one peer and not here yet, at most, as far as sizes can be guessed. @default {8388608} */
-  readonly maxOutstandingBytes?: number;
+  readonly maxOutstandingBytes?: number | undefined;
   /** Wrong blocks after which a peer is dropped (HTX 1.1 §7). @default {3} */
-  readonly maxWrongBlocks?: number;
+  readonly maxWrongBlocks?: number | undefined;
   /**
    * Time without progress after which a peer that owes something is dropped, in ms. A block that a peer at work has
    * owed for so long may be asked of an idle one, too.
    *
    * @default {10000}
    */
-  readonly stallTimeoutMs?: number;
+  readonly stallTimeoutMs?: number | undefined;
   /** Age from which on an idle peer takes over what a slower one owes, in ms. @default {1000} */
-  readonly stealAfterMs?: number;
+  readonly stealAfterMs?: number | undefined;
 }
 
 /** Default of {@linkcode WantEngineOptions.maxOutstandingBytes}. */

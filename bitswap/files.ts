@@ -36,19 +36,19 @@ export interface AddFileOptions {
    * `unixfs-v0-2015` (CIDv0, wrapped leaves, chunks of 256 KiB, 174 links). Without it the parameters are those of
    * `ipfs add --cid-version=1`: CIDv1, raw leaves, chunks of 256 KiB, 174 links. The options below go before it.
    */
-  readonly profile?: FileProfile;
+  readonly profile?: FileProfile | undefined;
   /** Bytes of a chunk. @default {262144} */
-  readonly chunkSize?: number;
+  readonly chunkSize?: number | undefined;
   /** Links of a node. @default {174} */
-  readonly maxLinks?: number;
+  readonly maxLinks?: number | undefined;
   /** Whether chunks are stored as they are, rather than wrapped. @default {true} */
-  readonly rawLeaves?: boolean;
+  readonly rawLeaves?: boolean | undefined;
   /** CID version of the root and of wrapped nodes. @default {1} */
-  readonly cidVersion?: 0 | 1;
+  readonly cidVersion?: 0 | 1 | undefined;
   /** Gives up. */
-  readonly signal?: AbortSignal;
+  readonly signal?: AbortSignal | undefined;
   /** Called with the bytes taken so far. */
-  readonly onProgress?: (bytes: number) => void;
+  readonly onProgress?: ((bytes: number) => void) | undefined;
 }
 
 /** Default of {@linkcode AddFileOptions.chunkSize}. */
@@ -203,22 +203,22 @@ export interface BlockReader {
   /** The block of a CID, in pieces or as one array. */
   get(
     cid: CID,
-    options?: { signal?: AbortSignal },
+    options?: { signal?: AbortSignal | undefined },
   ): Iterable<Uint8Array> | AsyncIterable<Uint8Array> | Promise<Uint8Array>;
 }
 
 /** Options of {@linkcode catFile}. */
 export interface CatFileOptions {
   /** First byte wanted. @default {0} */
-  readonly offset?: number;
+  readonly offset?: number | undefined;
   /** Bytes wanted. @default {to the end} */
-  readonly length?: number;
+  readonly length?: number | undefined;
   /** Blocks asked for ahead of the reader: what bounds the memory. @default {32} */
-  readonly readAhead?: number;
+  readonly readAhead?: number | undefined;
   /** Way from the root down to the file, through directories: `a/b.txt`. @default {the root is the file} */
-  readonly path?: string;
+  readonly path?: string | undefined;
   /** Gives up. */
-  readonly signal?: AbortSignal;
+  readonly signal?: AbortSignal | undefined;
 }
 
 /** Default of {@linkcode CatFileOptions.readAhead}. */

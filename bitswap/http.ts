@@ -44,22 +44,22 @@ import { HtxError, tell, toHex, utf8 } from "./_core.ts";
 /** Options of {@linkcode httpGateway}. */
 export interface HttpGatewayOptions {
   /** Where the blocks are; wrapped in a {@linkcode VerifiedBlockstore} unless it is one. @default {in memory} */
-  readonly blockstore?: Blockstore;
+  readonly blockstore?: Blockstore | undefined;
   /** Whether `PUT /`, `PUT /{name}` and `POST /` store their body. @default {false} */
-  readonly writable?: boolean;
+  readonly writable?: boolean | undefined;
   /** Longest body stored, in bytes. @default {1073741824} */
-  readonly maxBodyBytes?: number;
+  readonly maxBodyBytes?: number | undefined;
   /**
    * Blocks of a CAR without duplicates, at most; a longer one breaks off. So does one in which more links wait for those
    * before them: than this, or than 262144 where this is less.
    *
    * @default {1048576}
    */
-  readonly maxCarBlocks?: number;
+  readonly maxCarBlocks?: number | undefined;
   /** Called with each CID that was stored. */
-  readonly onStored?: (cid: CID, size: number) => void;
+  readonly onStored?: ((cid: CID, size: number) => void) | undefined;
   /** Told of failures that are not the client's: the store's, above all. @default {nobody is} */
-  readonly onError?: (error: unknown) => void;
+  readonly onError?: ((error: unknown) => void) | undefined;
 }
 
 /** Default of {@linkcode HttpGatewayOptions.maxBodyBytes}: 1 GiB. */

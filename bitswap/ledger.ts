@@ -55,15 +55,15 @@ export interface LedgerEntry extends Ledger {
 /** Options of {@linkcode LedgerBook}. */
 export interface LedgerOptions {
   /** Bytes of blocks a peer gets per window. @default {Infinity} */
-  readonly maxServedBytes?: number;
+  readonly maxServedBytes?: number | undefined;
   /** Length of that window, in ms. @default {3600000} */
-  readonly servedBytesWindowMs?: number;
+  readonly servedBytesWindowMs?: number | undefined;
   /**
    * Peers remembered; the longest unseen are forgotten first, those with streams never, even past this.
    *
    * @default {4096}
    */
-  readonly maxPeers?: number;
+  readonly maxPeers?: number | undefined;
 }
 
 /** Default of {@linkcode LedgerOptions.servedBytesWindowMs}: an hour. */

@@ -46,7 +46,7 @@ export interface BitswapPeer {
 /** A connection that gives streams, as `HtxConnection` does. */
 export interface BitswapConnection {
   /** Opens a stream. */
-  createBidirectionalStream(options?: { signal?: AbortSignal }): Promise<BitswapStream>;
+  createBidirectionalStream(options?: { signal?: AbortSignal | undefined }): Promise<BitswapStream>;
   /** Settles when the connection has ended. */
   readonly closed: Promise<unknown>;
 }

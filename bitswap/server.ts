@@ -30,27 +30,27 @@ import { BITSWAP_PROTOCOL, type BitswapResetCode, type BitswapStream, readProtoc
 /** Options of {@linkcode BitswapServer}. */
 export interface BitswapServerOptions extends LedgerOptions {
   /** Where the blocks are; wrapped in a {@linkcode VerifiedBlockstore} unless it is one. @default {in memory} */
-  readonly blockstore?: Blockstore;
+  readonly blockstore?: Blockstore | undefined;
   /**
    * Wants one peer may have open, over all its streams. At the limit no more is read of a stream before there is
    * room; a want that only waits for a block to come into the store is forgotten to make some.
    *
    * @default {1024}
    */
-  readonly maxWantsPerPeer?: number;
+  readonly maxWantsPerPeer?: number | undefined;
   /** Longest message taken, in bytes. @default {4194304} */
-  readonly maxMessageLength?: number;
+  readonly maxMessageLength?: number | undefined;
   /**
    * Blocks read from the store ahead of the one being sent, per stream; none when 32 MiB of blocks wait for the peer to
    * read them.
    *
    * @default {4}
    */
-  readonly readAhead?: number;
+  readonly readAhead?: number | undefined;
   /** Called with what the store throws. The block counts as absent for whoever asked. */
-  readonly onError?: (error: unknown) => void;
+  readonly onError?: ((error: unknown) => void) | undefined;
   /** Clock for the served-bytes limit, in ms. @default {Date.now} */
-  readonly now?: () => number;
+  readonly now?: (() => number) | undefined;
 }
 
 /** Default of {@linkcode BitswapServerOptions.readAhead}. */
@@ -154,8 +154,12 @@ export class BitswapServer {
   }
 
   /** Stores a block under the CID its bytes hash to, and sends it to whoever waits for it. */
-  async put(bytes: Uint8Array, options: BlockstoreCallOptions & { codec?: number } = {}): Promise<CID> {
-    const cid = await this.blockstore.add(bytes, { codec: RAW_CODEC, ...options });
+  async put(
+    bytes: Uint8Array,
+    options: BlockstoreCallOptions & { codec?: number | undefined } = {},
+  ): Promise<CID> {
+    const { codec = RAW_CODEC, ...rest } = options;
+    const cid = await this.blockstore.add(bytes, { codec, ...rest });
     this.notify(cid);
     return cid;
   }

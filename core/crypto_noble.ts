@@ -31,7 +31,7 @@ import { webCryptoKem } from "./crypto_webkem.ts";
 /** Options of {@linkcode NobleCrypto}. */
 export interface NobleCryptoOptions {
   /** Whether ML-KEM comes from WebCrypto where that is present and passes its test. @default {false} */
-  webCryptoKem?: boolean;
+  webCryptoKem?: boolean | undefined;
 }
 
 /** {@linkcode CryptoBackend} over the @noble packages. */

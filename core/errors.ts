@@ -56,11 +56,11 @@ export interface HtxErrorOptions extends ErrorOptions {
   /** The stream concerned; absent when the whole session (or no session) is. */
   streamId?: number | undefined;
   /** Whether the peer reported the error, rather than this side having found it. @default {false} */
-  remote?: boolean;
+  remote?: boolean | undefined;
   /** The number received, where it differs from the code's own (only with `UNKNOWN`). */
-  closeCode?: number;
+  closeCode?: number | undefined;
   /** Name of the offending part of a malformed input. */
-  field?: string;
+  field?: string | undefined;
 }
 
 /**

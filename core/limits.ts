@@ -26,58 +26,58 @@ export interface UniformRange {
 /** When the keys of the outgoing direction are replaced. All three can only be lowered. */
 export interface RekeyLimits {
   /** Frames under one key, 16 to 65 536. @default {65536} */
-  afterFrames?: number;
+  afterFrames?: number | undefined;
   /**
    * Plaintext bytes under one key. Below 1 MiB frames are smaller, and some of them empty PINGs, since HTX 1.1 §3 wants
    * 16 for each KEY_UPDATE.
    *
    * @default {8589934592}
    */
-  afterBytes?: number;
+  afterBytes?: number | undefined;
   /** Age of a key in ms. @default {3600000} */
-  afterMs?: number;
+  afterMs?: number | undefined;
 }
 
 /** The bounds and habits of a session; every field has a default. */
 export interface SessionLimits {
   /** When the sending keys are replaced (HTX 1.1 §2). */
-  rekey?: RekeyLimits;
+  rekey?: RekeyLimits | undefined;
   /** Streams that the peer may have open at once. @default {256} */
-  maxPeerStreams?: number;
+  maxPeerStreams?: number | undefined;
   /** Streams that this side opens at once; more wait. @default {256} */
-  maxLocalStreams?: number;
+  maxLocalStreams?: number | undefined;
   /** The largest receive window that a stream may grow to, in bytes, 65 535 or more. @default {1048576} */
-  maxStreamWindow?: number;
+  maxStreamWindow?: number | undefined;
   /** What all receive windows of a session together may grow by, in bytes. @default {16777216} */
-  receiveBudget?: number;
+  receiveBudget?: number | undefined;
   /**
    * What a stream holds of data that is not sealed yet, in bytes: a write within it is copied and done at once; one
    * past it is held by reference and waits.
    *
    * @default {262144}
    */
-  sendBuffer?: number;
+  sendBuffer?: number | undefined;
   /** Whether this side ends streams with STREAM_END; off, with an empty STREAM, for peers that know only types 0 to 4. @default {true} */
-  streamEnd?: boolean;
+  streamEnd?: boolean | undefined;
   /** How long a begun frame may take to arrive, in ms; 0 turns it off. @default {30000} */
-  frameTimeoutMs?: number;
+  frameTimeoutMs?: number | undefined;
   /**
    * How long one write to the carrier may take, in ms: at most 320 KiB, and a carrier does not tell how far it has come with
    * them, so a link has to be faster than that. 0 turns it off.
    *
    * @default {60000}
    */
-  writeTimeoutMs?: number;
+  writeTimeoutMs?: number | undefined;
   /** How long a keepalive may stay unanswered, in ms; 0 turns it off. @default {30000} */
-  keepaliveTimeoutMs?: number;
+  keepaliveTimeoutMs?: number | undefined;
   /** How long a session may be without streams, in ms; 0 turns it off. @default {300000} */
-  idleTimeoutMs?: number;
+  idleTimeoutMs?: number | undefined;
   /** How long an ending session waits for a write, then for the peer's CLOSE, then for its end, in ms. @default {1000} */
-  closeTimeoutMs?: number;
+  closeTimeoutMs?: number | undefined;
   /** Keepalive PINGs at a fresh random point of this range, in ms; `true` is 10 000 to 60 000. @default {false} */
-  keepalive?: boolean | UniformRange;
+  keepalive?: boolean | UniformRange | undefined;
   /** Padding PINGs of 0 to 3072 bytes when no data went out for a random time of this range, in ms; `true` is 200 to 1200. @default {false} */
-  padding?: boolean | UniformRange;
+  padding?: boolean | UniformRange | undefined;
 }
 
 /** {@linkcode SessionLimits} with nothing left open. */

@@ -46,19 +46,19 @@ export interface SessionOptions {
   /** What the handshake gave; taken over. */
   readonly keys: SessionKeys;
   /** Bounds and habits. */
-  readonly limits?: SessionLimits;
+  readonly limits?: SessionLimits | undefined;
   /** The primitives. @default {selectCrypto()} */
-  readonly crypto?: CryptoBackend;
+  readonly crypto?: CryptoBackend | undefined;
   /** A clock that never goes back, in ms. @default {performance.now} */
-  readonly now?: () => number;
+  readonly now?: (() => number) | undefined;
   /** Random bytes, for keepalives and padding. @default {the backend's} */
-  readonly random?: (length: number) => Uint8Array;
+  readonly random?: ((length: number) => Uint8Array) | undefined;
   /** Who is told. */
-  readonly events?: SessionEvents;
+  readonly events?: SessionEvents | undefined;
   /** Makes the stream objects. @default {new SessionStream} */
-  readonly createStream?: (session: HtxSession, id: number) => SessionStream;
+  readonly createStream?: ((session: HtxSession, id: number) => SessionStream) | undefined;
   /** Whether a client takes stream 2; without it the stream is reset once with REFUSED (HTX 1.1 §8). @default {false} */
-  readonly acceptControlStream?: boolean;
+  readonly acceptControlStream?: boolean | undefined;
 }
 
 /** Counters of a session; they only grow, save for `streams`. */

@@ -22,7 +22,7 @@ interface Waiting {
 /** Options of a write to a stream. */
 export interface StreamWriteOptions {
   /** Ends this direction with the data: both leave in one frame. @default {false} */
-  end?: boolean;
+  end?: boolean | undefined;
 }
 
 /**

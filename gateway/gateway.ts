@@ -246,7 +246,7 @@ export class Gateway implements AsyncDisposable {
    * Refuses new requests with 503, lets running ones finish, then ends the sessions. Past `graceMs` what still runs is
    * cut, so that clients see an error. Stop the front first.
    */
-  async shutdown(options: { graceMs?: number } = {}): Promise<void> {
+  async shutdown(options: { graceMs?: number | undefined } = {}): Promise<void> {
     this.#stopping = true;
     await this.#quiet(options.graceMs);
     await this.close();

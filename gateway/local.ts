@@ -30,7 +30,7 @@ export interface LocalUpstream extends UpstreamEndpoint, AsyncDisposable {
 /** Options of {@linkcode localUpstream} and {@linkcode localStreams}. */
 export interface LocalUpstreamOptions extends Omit<ServeStreamsOptions, "listeners" | "hostname" | "port"> {
   /** Name for logs and metrics. @default {"in-process"} */
-  name?: string;
+  name?: string | undefined;
 }
 
 /** Serves a fetch handler, or what has one, in this process. */

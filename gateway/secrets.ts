@@ -10,9 +10,9 @@ import { KeyPair } from "../noise/mod.ts";
 /** What reading secrets may tell. */
 export interface SecretOptions {
   /** Folder that relative paths begin at. @default {"."} */
-  readonly base?: string;
+  readonly base?: string | undefined;
   /** Told of files that others can read. */
-  readonly onWarning?: (message: string) => void;
+  readonly onWarning?: ((message: string) => void) | undefined;
 }
 
 /** A file's path: relative ones begin at `base`. */

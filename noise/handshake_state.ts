@@ -26,11 +26,11 @@ export type HandshakeRole = "initiator" | "responder";
 /** Options of {@linkcode HandshakeState}. */
 export interface HandshakeStateOptions {
   /** Bytes that both sides must agree on (Noise §6). @default {empty} */
-  prologue?: Uint8Array;
+  prologue?: Uint8Array | undefined;
   /** The static key of this side; needed where the pattern sends or knows it. */
-  keyPair?: KeyPair;
+  keyPair?: KeyPair | undefined;
   /** The peer's static key, where the pattern knows it beforehand: 32 bytes, canonical. */
-  remoteStatic?: Uint8Array;
+  remoteStatic?: Uint8Array | undefined;
   /** The 32 private bytes of the ephemeral key, in place of fresh ones. */
   ephemeralForTestingOnly?: Uint8Array | undefined;
   /** The 64-byte seed of the KEM key (FIPS 203: d, then z), in place of a fresh one. */

@@ -19,7 +19,7 @@ const KEY_LENGTH = 32;
 /** Options of {@linkcode KeyPair.generate}. */
 export interface KeyPairGenerateOptions {
   /** Where the 32 private bytes come from. @default {the system's random source} */
-  random?: (length: number) => Uint8Array;
+  random?: ((length: number) => Uint8Array) | undefined;
 }
 
 /**

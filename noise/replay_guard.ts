@@ -10,7 +10,7 @@ const DEFAULT_CAPACITY = 65_536;
 /** Options of {@linkcode ReplayGuard}. */
 export interface ReplayGuardOptions {
   /** How many keys are remembered; the oldest is forgotten first. @default {65536} */
-  capacity?: number;
+  capacity?: number | undefined;
 }
 
 /**

@@ -270,11 +270,11 @@ export type BootstrapResult =
 /** Settings of {@linkcode bootstrap}. */
 export interface BootstrapOptions {
   /** Peers that are enough. @default {5} */
-  want?: number;
+  want?: number | undefined;
   /** Most time for one method, in ms, below 2^31. @default {10000} */
-  methodTimeoutMs?: number;
+  methodTimeoutMs?: number | undefined;
   /** Ends the search. */
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
 }
 
 /**

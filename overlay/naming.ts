@@ -247,7 +247,7 @@ export interface AliasFacts {
   /** The time, in Unix seconds. */
   now: number;
   /** What chains say of the record. @default {[]} */
-  evidence?: readonly ChainEvidence[];
+  evidence?: readonly ChainEvidence[] | undefined;
   /** For an emergency advance. */
   emergency?: {
     /** When each chain last made anything final, in Unix seconds; absent = never. */

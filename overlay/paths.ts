@@ -53,9 +53,9 @@ export interface PathInit {
    *
    * @default {[]}
    */
-  elements?: Iterable<string>;
+  elements?: Iterable<string> | undefined;
   /** Whether the caller has just seen the path work. @default {false} */
-  validated?: boolean;
+  validated?: boolean | undefined;
 }
 
 /** The answer to {@linkcode PathSet.add}. */
@@ -108,15 +108,15 @@ export interface PathInfo {
 /** Settings of a {@linkcode PathSet}. */
 export interface PathSetOptions {
   /** Most paths kept, 1 to 3. @default {3} */
-  maxPaths?: number;
+  maxPaths?: number | undefined;
   /** Time without an expected answer that counts as a stall (twice the round-trip time if longer), in ms, at most 300. @default {250} */
-  stallMs?: number;
+  stallMs?: number | undefined;
   /** Time after which a probe without an answer is lost, in ms. @default {3000} */
-  probeTimeoutMs?: number;
+  probeTimeoutMs?: number | undefined;
   /** Idle time after which a validated path is probed again, in ms; 0 never. @default {60000} */
-  revalidateMs?: number;
+  revalidateMs?: number | undefined;
   /** How much faster another path of equal loss must be before traffic moves to it, in ms. @default {0} */
-  rttMarginMs?: number;
+  rttMarginMs?: number | undefined;
 }
 
 interface Path {

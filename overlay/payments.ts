@@ -134,19 +134,19 @@ export function verifyVoucher(voucher: Voucher, keyset: Keyset): VoucherSignatur
 /** Settings of a {@linkcode VoucherGate}. */
 export interface VoucherGateOptions {
   /** Keysets accepted from the start; more by `addKeyset`. @default {[]} */
-  keysets?: readonly Keyset[];
+  keysets?: readonly Keyset[] | undefined;
   /** Clock in ms. @default {Date.now} */
-  now?: () => number;
+  now?: (() => number) | undefined;
   /** Secrets remembered as spent; when there are more, vouchers are refused. @default {1048576} */
-  maxSpent?: number;
+  maxSpent?: number | undefined;
   /** Vouchers of unknown keysets kept for later; 0 keeps none. @default {1024} */
-  maxParked?: number;
+  maxParked?: number | undefined;
   /** How long they are kept, in ms; whoever still has one may present it again. @default {3600000} */
-  parkedMs?: number;
+  parkedMs?: number | undefined;
   /** Token bucket of each keyset. @default {{ burst: 1000, perSecond: 100 }} */
-  keysetRate?: BucketRate;
+  keysetRate?: BucketRate | undefined;
   /** Token bucket of each peer. @default {{ burst: 50, perSecond: 5 }} */
-  peerRate?: BucketRate;
+  peerRate?: BucketRate | undefined;
 }
 
 /** What {@linkcode VoucherGate.accept} says. */

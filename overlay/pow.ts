@@ -61,9 +61,9 @@ export function verifyProofOfWork(
 /** Settings of {@linkcode solveProofOfWork}. */
 export interface SolveOptions {
   /** First nonce tried. @default {0n} */
-  start?: bigint;
+  start?: bigint | undefined;
   /** Most nonces tried. @default {2n ** 32n} */
-  tries?: bigint;
+  tries?: bigint | undefined;
 }
 
 /**

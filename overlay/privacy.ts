@@ -45,11 +45,11 @@ export type PrivacyMode = "strict" | "balanced" | "performance";
 /** What {@linkcode requiredHops} needs to know. */
 export interface HopRequest {
   /** The mode. @default {"balanced"} */
-  mode?: PrivacyMode;
+  mode?: PrivacyMode | undefined;
   /** Trust in the peer, in [0, 1]; see {@linkcode peerTrust}. @default {0} */
-  trust?: number;
+  trust?: number | undefined;
   /** Name of the destination; `.mixreq` at its end asks for hops. */
-  destination?: string;
+  destination?: string | undefined;
 }
 
 /** How many hops a stream takes at least, and why. */
@@ -202,9 +202,9 @@ export interface HopRules {
   /** The seed: see {@linkcode hopSeed}. */
   seed: Uint8Array;
   /** Sets used before by this source, for this destination and epoch. @default {[]} */
-  used?: readonly (readonly string[])[];
+  used?: readonly (readonly string[])[] | undefined;
   /** Most draws. @default {1048576} */
-  maxDraws?: number;
+  maxDraws?: number | undefined;
 }
 
 /** The hops of a stream. */

@@ -208,11 +208,11 @@ export interface TransitionReceiverOptions {
   /** The keys configured for autonomous systems. */
   keys: AsKeys;
   /** Clock in ms since 1970. @default {Date.now} */
-  now?: () => number;
+  now?: (() => number) | undefined;
   /** Memory of pairs seen. @default one of its own */
-  guard?: TransitionReplayGuard;
+  guard?: TransitionReplayGuard | undefined;
   /** Token bucket per peer. @default {{ burst: 128, perSecond: 16 }} */
-  rate?: BucketRate;
+  rate?: BucketRate | undefined;
 }
 
 /** What a {@linkcode TransitionReader} has to know of its session. */
@@ -384,13 +384,13 @@ export interface TransitionSenderOptions {
   /** The 32-byte Ed25519 key of `prevAs`. It is copied. */
   privateKey: Uint8Array;
   /** Clock in ms since 1970. @default {Date.now} */
-  now?: () => number;
+  now?: (() => number) | undefined;
   /** Random source. @default the system's */
-  random?: (length: number) => Uint8Array;
+  random?: ((length: number) => Uint8Array) | undefined;
   /** Most maps sent per session; rekeys that come faster share one. @default {{ burst: 32, perSecond: 4 }} */
-  rate?: BucketRate;
+  rate?: BucketRate | undefined;
   /** Told once when a session's stream ended, with the reason: `REFUSED` from a client without the feature. */
-  onEnd?: (reason: unknown, ctx: TransitionServerContext) => void;
+  onEnd?: ((reason: unknown, ctx: TransitionServerContext) => void) | undefined;
 }
 
 /** The hook of a server: sends a map at once, after every KEY_UPDATE of its direction, and on `announce`. */
@@ -495,9 +495,9 @@ export function transitionSender(options: TransitionSenderOptions): TransitionSe
 /** Settings of the hook that {@linkcode transitionReceiver} makes. */
 export interface TransitionHookOptions extends TransitionReceiverOptions {
   /** Told of every verdict, good or bad. */
-  onVerdict?: (verdict: ControlMapVerdict, ctx: TransitionClientContext) => void;
+  onVerdict?: ((verdict: ControlMapVerdict, ctx: TransitionClientContext) => void) | undefined;
   /** Told when the map in force changes: a verified one, or `undefined` after a rekey, a bad stream or its end. */
-  onChange?: (current: ControlMap | undefined, ctx: TransitionClientContext) => void;
+  onChange?: ((current: ControlMap | undefined, ctx: TransitionClientContext) => void) | undefined;
 }
 
 /** The hook of a client: reads, verifies and reports. Settles when the stream ended; rejects when it is malformed. */

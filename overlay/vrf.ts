@@ -24,7 +24,7 @@ export type VrfSuite = "TAI" | "ELL2";
 /** Settings of the functions of this module. */
 export interface VrfOptions {
   /** The suite. @default {"ELL2"} */
-  suite?: VrfSuite;
+  suite?: VrfSuite | undefined;
 }
 
 /** What {@linkcode vrfVerify} says. */

@@ -85,23 +85,23 @@ export interface AdmissionOptions {
    *
    * @default {true}
    */
-  readonly secure?: boolean;
+  readonly secure?: boolean | undefined;
   /** Name, without prefix. @default {"sid"} */
-  readonly name?: string;
+  readonly name?: string | undefined;
   /** Seconds that an admission lasts. @default {900} */
-  readonly seconds?: number;
+  readonly seconds?: number | undefined;
   /** Whether use prolongs it. @default {false} */
-  readonly sliding?: boolean;
+  readonly sliding?: boolean | undefined;
   /** Seconds after which even a prolonged one ends. @default {43200} */
-  readonly maxSeconds?: number;
+  readonly maxSeconds?: number | undefined;
   /** Binds cookies to a site where several gateways have one key: its host name. @default {""} */
-  readonly context?: string;
+  readonly context?: string | undefined;
   /** Milliseconds since 1970. @default {Date.now} */
-  readonly now?: () => number;
+  readonly now?: (() => number) | undefined;
   /** Cryptographic random bytes. @default {the backend's} */
-  readonly random?: (length: number) => Uint8Array;
+  readonly random?: ((length: number) => Uint8Array) | undefined;
   /** The primitives. @default {selectCrypto()} */
-  readonly crypto?: CryptoBackend;
+  readonly crypto?: CryptoBackend | undefined;
 }
 
 /**

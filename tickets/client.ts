@@ -43,15 +43,15 @@ export interface TicketKey {
 /** Options of {@linkcode makeTicket}. */
 export interface MakeTicketOptions {
   /** The site's policy: pad range and cookie name are used. @default {new TicketPolicy()} */
-  readonly policy?: TicketPolicy;
+  readonly policy?: TicketPolicy | undefined;
   /** Milliseconds since 1970. @default {Date.now} */
-  readonly now?: () => number;
+  readonly now?: (() => number) | undefined;
   /** Cryptographic random bytes. @default {the backend's} */
-  readonly random?: (length: number) => Uint8Array;
+  readonly random?: ((length: number) => Uint8Array) | undefined;
   /** The primitives. @default {selectCrypto()} */
-  readonly crypto?: CryptoBackend;
+  readonly crypto?: CryptoBackend | undefined;
   /** Fixes the ephemeral private key. Two tickets of one key and hour are one ticket: the second is refused. */
-  readonly ephemeralPrivateKeyForTestingOnly?: Uint8Array;
+  readonly ephemeralPrivateKeyForTestingOnly?: Uint8Array | undefined;
 }
 
 /**
@@ -180,13 +180,13 @@ export function chooseCarrier(
 /** Options of {@linkcode TicketClient}. */
 export interface TicketClientOptions extends MakeTicketOptions {
   /** Always this carrier, whatever the policy's weights. @default {drawn for each request} */
-  readonly carrier?: TicketCarrier;
+  readonly carrier?: TicketCarrier | undefined;
   /**
    * Puts tickets into `http:` and `ws:` requests to other machines too, where whoever sees one can spend it first.
    *
    * @default {false}
    */
-  readonly dangerouslyAllowCleartext?: boolean;
+  readonly dangerouslyAllowCleartext?: boolean | undefined;
 }
 
 /** Options of {@linkcode TicketClient.fetch}. */
@@ -197,11 +197,11 @@ export interface TicketFetchOptions {
    *
    * @default {(response) => true}
    */
-  readonly admitted?: (response: Response) => boolean | Promise<boolean>;
+  readonly admitted?: ((response: Response) => boolean | Promise<boolean>) | undefined;
   /** Requests to send at most; without `admitted` it is one. @default {2} */
-  readonly attempts?: number;
+  readonly attempts?: number | undefined;
   /** How to send one. @default {globalThis.fetch} */
-  readonly fetch?: (request: Request) => Promise<Response>;
+  readonly fetch?: ((request: Request) => Promise<Response>) | undefined;
 }
 
 /**

@@ -17,9 +17,9 @@ export interface TicketGateOptions {
   /** Verifies tickets. */
   readonly verifier: TicketVerifier;
   /** Stands for a ticket after the first request; without it every request needs a ticket. @default {undefined} */
-  readonly admission?: AdmissionCookies;
+  readonly admission?: AdmissionCookies | undefined;
   /** Name of the ticket's cookie. @default {"__Host-bn1"} */
-  readonly cookie?: string;
+  readonly cookie?: string | undefined;
 }
 
 /** The parts of a request as whoever stands behind the gate may see them. */

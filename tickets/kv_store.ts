@@ -33,11 +33,11 @@ const SWEEP_BATCH = 200;
 /** Options of {@linkcode KvReplayStore}. */
 export interface KvReplayStoreOptions {
   /** Where in the database the entries are. @default {["htx", "tickets"]} */
-  readonly prefix?: readonly string[];
+  readonly prefix?: readonly string[] | undefined;
   /** Spent tickets that are remembered at most, to within what is recorded at once. @default {16777216} */
-  readonly capacity?: number;
+  readonly capacity?: number | undefined;
   /** Spreads retries, uniform in [0, 1). Not a secret. @default {Math.random} */
-  readonly jitter?: () => number;
+  readonly jitter?: (() => number) | undefined;
 }
 
 /**

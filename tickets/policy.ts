@@ -31,13 +31,13 @@ export interface TicketPolicyInit {
    *
    * @default {{ cookie: 0.5, query: 0.3, body: 0.2 }}
    */
-  readonly carriers?: Readonly<Partial<Record<TicketCarrier, number>>>;
+  readonly carriers?: Readonly<Partial<Record<TicketCarrier, number>>> | undefined;
   /** Fewest pad bytes, from 24. @default {24} */
-  readonly minPad?: number;
+  readonly minPad?: number | undefined;
   /** Most pad bytes, to 64. @default {64} */
-  readonly maxPad?: number;
+  readonly maxPad?: number | undefined;
   /** Name of the ticket's cookie. @default {"__Host-bn1"} */
-  readonly cookie?: string;
+  readonly cookie?: string | undefined;
 }
 
 /**

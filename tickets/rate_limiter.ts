@@ -41,15 +41,15 @@ export interface RateLimiter {
 /** Options of {@linkcode MemoryRateLimiter}, and of other token buckets. */
 export interface TokenBucketOptions {
   /** Tokens that a bucket gains in a minute. @default {20} */
-  readonly perMinute?: number;
+  readonly perMinute?: number | undefined;
   /** Tokens that a bucket holds at most, and at first. @default {40} */
-  readonly burst?: number;
+  readonly burst?: number | undefined;
 }
 
 /** Options of {@linkcode MemoryRateLimiter}. */
 export interface MemoryRateLimiterOptions extends TokenBucketOptions {
   /** Buckets that are remembered; past that the fullest is forgotten, which loses least. @default {65536} */
-  readonly maxBuckets?: number;
+  readonly maxBuckets?: number | undefined;
 }
 
 /**

@@ -84,25 +84,25 @@ const LIMITED = 2;
 /** Options of {@linkcode RedisTicketStore}. */
 export interface RedisTicketStoreOptions extends TokenBucketOptions {
   /** What all keys begin with. The braces keep them in one slot of a cluster. @default {"{htx-tickets}"} */
-  readonly prefix?: string;
+  readonly prefix?: string | undefined;
   /** Milliseconds that a connection may take to come up. @default {2000} */
-  readonly connectTimeoutMs?: number;
+  readonly connectTimeoutMs?: number | undefined;
   /** Milliseconds that an answer may take; after that the ticket is refused. @default {1000} */
-  readonly commandTimeoutMs?: number;
+  readonly commandTimeoutMs?: number | undefined;
   /**
    * Whether a Redis that cannot be reached at first is an error. If not, the store refuses every ticket until it can.
    *
    * @default {true}
    */
-  readonly required?: boolean;
+  readonly required?: boolean | undefined;
   /**
    * Whose time fills buckets: Redis's own, the same for all gateways, or that of the call.
    *
    * @default {"redis"}
    */
-  readonly bucketClock?: "redis" | "caller";
+  readonly bucketClock?: "redis" | "caller" | undefined;
   /** Told of lost connections and of a Redis that forgot. For the log; holds no address and no password. */
-  readonly onError?: (error: HtxError) => void;
+  readonly onError?: ((error: HtxError) => void) | undefined;
 }
 
 /** Limits as the script takes them. */

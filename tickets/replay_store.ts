@@ -63,7 +63,7 @@ export interface ReplayStore {
 /** Options of {@linkcode MemoryReplayStore}. */
 export interface MemoryReplayStoreOptions {
   /** Spent tickets that are remembered at most; past that tickets are refused. @default {524288} */
-  readonly capacity?: number;
+  readonly capacity?: number | undefined;
 }
 
 /**

@@ -24,13 +24,13 @@ export interface ContractCase {
 /** Options of {@linkcode replayStoreContract}. */
 export interface ReplayStoreContractOptions {
   /** Handles of one space, opened one beside the other, see the same tickets. @default {false} */
-  readonly shared?: boolean;
+  readonly shared?: boolean | undefined;
   /** What is recorded outlives the handle that recorded it. @default {false} */
-  readonly persistent?: boolean;
+  readonly persistent?: boolean | undefined;
   /** Equal claims to make at once. @default {1000} */
-  readonly parallel?: number;
+  readonly parallel?: number | undefined;
   /** Milliseconds since 1970 around which the cases play. @default {Date.now} */
-  readonly now?: () => number;
+  readonly now?: (() => number) | undefined;
 }
 
 /**
@@ -171,9 +171,9 @@ export function replayStoreContract(
 /** Options of {@linkcode rateLimiterContract}. */
 export interface RateLimiterContractOptions {
   /** Tokens that a bucket of it gains in a minute. @default {20} */
-  readonly perMinute?: number;
+  readonly perMinute?: number | undefined;
   /** Tokens that a bucket of it holds. @default {40} */
-  readonly burst?: number;
+  readonly burst?: number | undefined;
 }
 
 /**

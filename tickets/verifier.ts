@@ -113,18 +113,18 @@ export interface TicketVerifierOptions {
   /** The live ticket keys, one at least; several during rotation. Copied. */
   readonly keys: readonly TicketKey[];
   /** Remembers spent tickets. @default {new MemoryReplayStore()} */
-  readonly replay?: ReplayStore;
+  readonly replay?: ReplayStore | undefined;
   /**
    * Bounds the tickets that one network may show. Asked before the key exchange, so it should answer without a trip; a
    * store with shared buckets charges those later, with the replay check.
    *
    * @default {new MemoryRateLimiter()}
    */
-  readonly limiter?: RateLimiter;
+  readonly limiter?: RateLimiter | undefined;
   /** Looks at tickets all the same when the limiter fails. @default {false} */
-  readonly failOpenRateLimits?: boolean;
+  readonly failOpenRateLimits?: boolean | undefined;
   /** The carriers whose tickets are taken; those in others count as occurrences and are refused. @default {all} */
-  readonly carriers?: readonly TicketCarrier[];
+  readonly carriers?: readonly TicketCarrier[] | undefined;
   /**
    * How refusals come to take equally long:
    *
@@ -136,27 +136,27 @@ export interface TicketVerifierOptions {
    *
    * @default {"work"}
    */
-  readonly equalize?: "work" | "delay" | "off";
+  readonly equalize?: "work" | "delay" | "off" | undefined;
   /** Milliseconds since 1970. @default {Date.now} */
-  readonly now?: () => number;
+  readonly now?: (() => number) | undefined;
   /** Cryptographic random bytes, for delays. @default {the backend's} */
-  readonly random?: (length: number) => Uint8Array;
+  readonly random?: ((length: number) => Uint8Array) | undefined;
   /** Waits. @default {setTimeout} */
-  readonly sleep?: (milliseconds: number) => Promise<void>;
+  readonly sleep?: ((milliseconds: number) => Promise<void>) | undefined;
   /** The primitives. @default {selectCrypto()} */
-  readonly crypto?: CryptoBackend;
+  readonly crypto?: CryptoBackend | undefined;
   /**
    * Sees every expensive step as it begins; `dummy` ones are for time alone. For tests and measurements.
    *
    * @default {undefined}
    */
-  readonly onStep?: (step: TicketStep, dummy: boolean) => void;
+  readonly onStep?: ((step: TicketStep, dummy: boolean) => void) | undefined;
   /**
    * Told when the replay store, the limiter or the clock fails. For the log; what it throws is lost.
    *
    * @default {undefined}
    */
-  readonly onStoreError?: (error: unknown) => void;
+  readonly onStoreError?: ((error: unknown) => void) | undefined;
 }
 
 /** About the request that a ticket came in. */

@@ -23,11 +23,11 @@ export interface VerifierFigures {
 /** Options of {@linkcode measureVerifier}. */
 export interface MeasureVerifierOptions {
   /** Tickets in a round. @default {1000} */
-  readonly tickets?: number;
+  readonly tickets?: number | undefined;
   /** Rounds; the fastest counts. @default {5} */
-  readonly rounds?: number;
+  readonly rounds?: number | undefined;
   /** The primitives. @default {selectCrypto()} */
-  readonly crypto?: CryptoBackend;
+  readonly crypto?: CryptoBackend | undefined;
 }
 
 /** Measures verifications and bare key exchanges in turns, on one core, for a second or so. */

@@ -16,9 +16,9 @@ export interface IoDuplexOptions {
   /** Where the peer stands. */
   remoteAddr?: DuplexAddr | undefined;
   /** Leaves `io` out, so that only the streams can be used. @default {false} */
-  streamsOnly?: boolean;
+  streamsOnly?: boolean | undefined;
   /** Whether connections over it keep the traffic shape of HTX 1.1 §4 by default. @default {false} */
-  covert?: boolean;
+  covert?: boolean | undefined;
 }
 
 /** A duplex over `io`; its web streams are made when first asked for. Ending one direction leaves the other open. */

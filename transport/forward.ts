@@ -60,7 +60,7 @@ export interface ForwardOptions {
   /** Where to listen. @default {127.0.0.1, a port that the system chooses} */
   listen?: Partial<TcpAddress> | undefined;
   /** The way to the far side: an `HtxClient` or an `HtxConnection`. */
-  client: { createBidirectionalStream(options?: { signal?: AbortSignal }): Promise<HtxStream> };
+  client: { createBidirectionalStream(options?: { signal?: AbortSignal | undefined }): Promise<HtxStream> };
   /** Where it comes out: `host:port`, as the far side sees it. */
   target: string;
   /** Connections at once; past it new ones wait. @default {256} */
@@ -80,7 +80,7 @@ export interface Forwarder extends AsyncDisposable {
   /** Settles when it has ended. */
   readonly finished: Promise<void>;
   /** Takes no more connections, and has ended when those that are open have; `graceMs` bounds the wait, then they break. */
-  shutdown(options?: { graceMs?: number }): Promise<void>;
+  shutdown(options?: { graceMs?: number | undefined }): Promise<void>;
   /** Takes no more connections and breaks those that are open. */
   close(): Promise<void>;
 }
@@ -154,7 +154,7 @@ class RunningForwarder implements Forwarder {
     return this.#open.size;
   }
 
-  async shutdown(options: { graceMs?: number } = {}): Promise<void> {
+  async shutdown(options: { graceMs?: number | undefined } = {}): Promise<void> {
     this.#stopping = true;
     this.#listener.close();
     this.#freed?.();

@@ -12,9 +12,9 @@ import { ioDuplex } from "./duplex.ts";
 /** Options of {@linkcode memoryDuplexPair}. */
 export interface MemoryDuplexOptions {
   /** Bytes that one direction holds before a write waits. @default {262144} */
-  highWaterMark?: number;
+  highWaterMark?: number | undefined;
   /** Gives the ends no `io`, so that only their web streams can be used. @default {false} */
-  streamsOnly?: boolean;
+  streamsOnly?: boolean | undefined;
 }
 
 const DEFAULT_HIGH_WATER_MARK = 262_144;

@@ -71,7 +71,7 @@ export interface AcceptOptions extends ConnectionOptions {
   /** How long the handshake may take, in ms. @default {10000} */
   handshakeTimeoutMs?: number | undefined;
   /** Takes a duplex over whose handshake failed, with what was read of it: a decoy. @default {the silent end of HTX 1.1 §1} */
-  onHandshakeFailure?: RespondOptions["onFailure"];
+  onHandshakeFailure?: RespondOptions["onFailure"] | undefined;
   /** Takes the client's streams. Without it they are at `incomingBidirectionalStreams`. */
   onStream?: StreamHandler | undefined;
   /** Sends on stream 2 (HTX 1.1 §8). @default {stream 2 is never opened} */
@@ -343,7 +343,7 @@ export class HtxServer implements AsyncDisposable {
    * Stops accepting, refuses new streams, lets the open ones finish, then ends each connection (HTX 1.1 §3).
    * `graceMs` bounds the wait, after which what is left is closed with GOING_AWAY.
    */
-  async shutdown(options: { graceMs?: number } = {}): Promise<void> {
+  async shutdown(options: { graceMs?: number | undefined } = {}): Promise<void> {
     this.#stop();
     for (const connection of this.#connections) connection.drain().catch(() => {}); // told by `closed`
     if (options.graceMs === undefined) return await this.finished;

@@ -12,7 +12,7 @@ import type { DuplexListener } from "./listener.ts";
 /** Where to dial or listen. */
 export interface TcpAddress {
   /** Host name or IP address. @default {"127.0.0.1"} */
-  hostname?: string;
+  hostname?: string | undefined;
   /** Port number; 0 lets the system choose when listening. */
   port: number;
 }

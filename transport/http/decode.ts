@@ -82,7 +82,7 @@ export interface HttpDecoderOptions {
   /** Bounds on the message. @default {DEFAULT_HTTP_LIMITS} */
   limits?: HttpLimits | undefined;
   /** For a response: the method it answers, since HEAD and CONNECT change what follows. @default {"GET"} */
-  requestMethod?: string;
+  requestMethod?: string | undefined;
 }
 
 type State = "framing" | "control" | "fields" | "content" | "trailers" | "padding" | "tunnel" | "failed";
@@ -115,7 +115,7 @@ const REQUEST_CONTROL = ["method", "scheme", "authority", "path"] as const;
  */
 export class HttpMessageDecoder {
   readonly #request: boolean;
-  readonly #limits: Readonly<Required<HttpLimits>>;
+  readonly #limits: Readonly<Record<keyof HttpLimits, number>>;
   readonly #requestMethod: string;
 
   /** Unconsumed input is `#buf[#pos..#end]`. While a head is read, `#pos` stays at its first byte. */

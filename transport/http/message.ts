@@ -40,25 +40,25 @@ export interface HttpResponseHead {
 /** Bounds on a received message; each is checked before anything is buffered for it (HTX 1.1 §5). */
 export interface HttpLimits {
   /** Bytes of a header section as encoded, its terminator aside. @default {65536} */
-  headerBytes?: number;
+  headerBytes?: number | undefined;
   /** Field lines of a header section (or trailer section). @default {256} */
-  headerLines?: number;
+  headerLines?: number | undefined;
   /** Bytes of the trailer section as encoded. @default {16384} */
-  trailerBytes?: number;
+  trailerBytes?: number | undefined;
   /** Bytes of the method. @default {32} */
-  methodBytes?: number;
+  methodBytes?: number | undefined;
   /** Bytes of the path with its query. @default {16384} */
-  pathBytes?: number;
+  pathBytes?: number | undefined;
   /** Bytes of the authority: a 255-byte name, a colon, five digits. @default {261} */
-  authorityBytes?: number;
+  authorityBytes?: number | undefined;
   /** Zero bytes after the message. @default {65536} */
-  paddingBytes?: number;
+  paddingBytes?: number | undefined;
   /** Informational responses before the final one. @default {16} */
-  informational?: number;
+  informational?: number | undefined;
 }
 
 /** The limits of HTX 1.1 §5, which hold where {@linkcode HttpLimits} says nothing. */
-export const DEFAULT_HTTP_LIMITS: Readonly<Required<HttpLimits>> = /* @__PURE__ */ Object.freeze({
+export const DEFAULT_HTTP_LIMITS: Readonly<Record<keyof HttpLimits, number>> = /* @__PURE__ */ Object.freeze({
   headerBytes: 65536,
   headerLines: 256,
   trailerBytes: 16384,
@@ -70,9 +70,9 @@ export const DEFAULT_HTTP_LIMITS: Readonly<Required<HttpLimits>> = /* @__PURE__ 
 });
 
 /** Fills in the defaults. @throws {RangeError} when a limit is not a non-negative integer */
-export function resolveLimits(limits: HttpLimits | undefined): Readonly<Required<HttpLimits>> {
+export function resolveLimits(limits: HttpLimits | undefined): Readonly<Record<keyof HttpLimits, number>> {
   if (limits === undefined) return DEFAULT_HTTP_LIMITS;
-  const out: Required<HttpLimits> = { ...DEFAULT_HTTP_LIMITS };
+  const out: Record<keyof HttpLimits, number> = { ...DEFAULT_HTTP_LIMITS };
   for (const key of Object.keys(out) as (keyof HttpLimits)[]) {
     const value = limits[key];
     if (value === undefined) continue;
