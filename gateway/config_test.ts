@@ -6,7 +6,7 @@ import { generateTicketKey, makeTicketQuery } from "../tickets/mod.ts";
 import { ConfigError, needsRestart, parseConfig, printConfig } from "./config.ts";
 import { checkConfig, runGateway } from "./run.ts";
 import { makeCertificate } from "./_testing_tls.ts";
-import { readOrMakeKeyPair, readSecretBytes } from "./secrets.ts";
+import { readOrMakeKeyPair, readSecret, readSecretBytes } from "./secrets.ts";
 
 const HEX = "ab".repeat(32);
 
@@ -212,6 +212,15 @@ Deno.test("e-38: the identity is made once with mode 0600, and is the same after
     "own key",
   );
   await Deno.remove(base, { recursive: true });
+});
+
+Deno.test("a secret that is given where its name belongs is refused without being shown", async () => {
+  for (const reference of [HEX, "server.key", "vault:server.key", "file:", "env:", ""]) {
+    for (const read of [readSecret, (one: string) => readSecretBytes(one, 32), readOrMakeKeyPair]) {
+      const error = await assertRejects(() => read(reference), TypeError);
+      assertEquals(error.message, "Cannot read secret: it must be named by file:PATH or env:NAME");
+    }
+  }
 });
 
 Deno.test("secrets come from files and the environment; what cannot be read is told without them", async () => {

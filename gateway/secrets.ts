@@ -25,8 +25,13 @@ export function resolvePath(path: string, base = "."): string {
  *
  * @param reference `file:PATH` or `env:NAME`
  * @throws {HtxError} `STORE_FAILED`, with the reference but never the secret
+ * @throws {TypeError} when the reference is of neither form
  */
 export async function readSecret(reference: string, options: SecretOptions = {}): Promise<string> {
+  if (!/^(?:file|env):./.test(reference)) {
+    // What stands there may be the secret itself: it is not shown.
+    throw new TypeError("Cannot read secret: it must be named by file:PATH or env:NAME");
+  }
   const colon = reference.indexOf(":");
   const name = reference.slice(colon + 1);
   if (reference.startsWith("env:")) {
@@ -47,7 +52,12 @@ export async function readSecret(reference: string, options: SecretOptions = {})
   return text.trim();
 }
 
-/** As {@linkcode readSecret}, for bytes in hexadecimal. */
+/**
+ * As {@linkcode readSecret}, for bytes in hexadecimal.
+ *
+ * @param length how many bytes there must be
+ * @throws {HtxError} `STORE_FAILED`, too, when it is not as many
+ */
 export async function readSecretBytes(
   reference: string,
   length: number,
@@ -66,7 +76,22 @@ export async function readSecretBytes(
 /**
  * The static key of a file, which is made with mode 0600 where it is not there yet: the same identity at every start.
  *
- * @throws {HtxError} `STORE_FAILED` when the file can be neither read nor made
+ * @example The key of a server
+ * ```ts
+ * import { readOrMakeKeyPair } from "@betanet/htx/gateway";
+ * import { assertEquals } from "@std/assert";
+ *
+ * const folder = await Deno.makeTempDir();
+ * const { keyPair, made } = await readOrMakeKeyPair(`file:${folder}/server.key`);
+ * const again = await readOrMakeKeyPair(`file:${folder}/server.key`);
+ * assertEquals([made, again.made], [true, false]);
+ * assertEquals(again.keyPair.publicKeyHex, keyPair.publicKeyHex); // what clients pin
+ * await Deno.remove(folder, { recursive: true });
+ * ```
+ *
+ * @param reference `file:PATH`, or `env:NAME`, which is never made
+ * @throws {HtxError} `STORE_FAILED` when it can be neither read nor made, or is no 64 hexadecimal digits
+ * @throws {TypeError} when the reference is of neither form
  */
 export async function readOrMakeKeyPair(
   reference: string,
