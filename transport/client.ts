@@ -441,7 +441,7 @@ export class HtxClient implements AsyncDisposable {
 
   /**
    * `fetch` through the tunnel. A URL that begins with `/` is one of the server's; redirects are handed on as they
-   * are.
+   * are. It takes the place of `fetch` in what lets one be given: `(input, init) => client.fetch(input, init)`.
    *
    * @example
    * ```ts
@@ -464,9 +464,7 @@ export class HtxClient implements AsyncDisposable {
       input instanceof Request ? input : absolute(input),
       requestInit({ method, headers, body }),
     );
-    const signal = rest.signal === undefined
-      ? request.signal
-      : AbortSignal.any([rest.signal, request.signal]);
+    const signal = rest.signal ? AbortSignal.any([rest.signal, request.signal]) : request.signal;
     try {
       return await this.#again(
         request.body === null,

@@ -250,8 +250,8 @@ class ClientExchange {
 
 /** Options of {@linkcode fetchOverStream}. */
 export interface FetchOverStreamOptions {
-  /** As in `fetch`; a `Request`'s own signal counts too. */
-  signal?: AbortSignal | undefined;
+  /** As in `fetch`; a `Request`'s own signal counts too. @default {none} */
+  signal?: AbortSignal | null | undefined;
   /** Called for each informational response, in order: 103 Early Hints for one. */
   onInformational?: ((status: number, headers: Headers) => void) | undefined;
   /** Trailers of the request, or a function that gives them when its content has been sent. */
@@ -287,7 +287,7 @@ export async function fetchOverStream(
 ): Promise<Response> {
   const { onInformational, onTrailers, trailers } = options;
   let parts: HttpRequestParts;
-  let signal = options.signal;
+  let signal = options.signal ?? undefined;
   if (request instanceof Request) {
     parts = orGiveBack(stream, () => requestParts(request));
     signal = signal === undefined ? request.signal : AbortSignal.any([signal, request.signal]);
