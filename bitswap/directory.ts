@@ -49,6 +49,7 @@ const LEFTOVER_MS: number = 60 * 60 * 1000;
  * Needs read and write permission for the directory, nothing else.
  *
  * @throws {HtxError} `UNSUPPORTED` where the runtime has no file system
+ * @throws the system's error where the directory can be neither opened nor made
  */
 export async function openDirectory(
   path: string,

@@ -58,7 +58,7 @@ export function remoteError(closeCode: number, reason: string, streamId?: number
 export function codeNumber(code: CloseCodeName | number): number {
   const number = typeof code === "number" ? code : CloseCode[code];
   if (!Number.isSafeInteger(number) || number < 0) {
-    throw new RangeError(`Cannot use code ${code}: it is not a varint`);
+    throw new RangeError(`Cannot use code ${code}: it is neither the name of one nor a varint`);
   }
   return number;
 }

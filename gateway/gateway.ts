@@ -165,6 +165,7 @@ export class Gateway implements AsyncDisposable {
   /** See {@linkcode createGateway}. */
   constructor(options: GatewayOptions) {
     const { upstream, keyPair = KeyPair.generate() } = options;
+    if (upstream === undefined) throw new TypeError("Cannot make gateway: it has no upstream");
     const targets = Array.isArray(upstream)
       ? upstream as readonly UpstreamEndpoint[]
       : [upstream as UpstreamEndpoint];

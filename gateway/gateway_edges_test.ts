@@ -1,4 +1,4 @@
-import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { assert, assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
 import { type HttpHandler, type HttpStream, serveHttpExchange } from "../transport/mod.ts";
 import { over, overStreams, PEER, serve, until } from "./_testing.ts";
 import { denoFront } from "./front.ts";
@@ -322,4 +322,15 @@ Deno.test("a client whose answer is cut while it sends sees the end, though the 
       await end;
     }
   }
+});
+
+Deno.test("createGateway() tells what an upstream lacks", () => {
+  const none = {} as Parameters<typeof createGateway>[0];
+  assertThrows(() => createGateway(none), TypeError, "Cannot make gateway: it has no upstream");
+  const publicKey = "ab".repeat(31) + "01";
+  assertThrows(
+    () => createGateway({ upstream: { hostname: "app.example", publicKey } }),
+    TypeError,
+    "Cannot use upstream app.example: it has neither a port nor a dial",
+  );
 });

@@ -93,7 +93,7 @@ export class Upstream {
     const { streamsPerSession = 256, maxSessions = 4, connectTimeoutMs = 5_000, ...rest } = options;
     const { dial, hostname = "127.0.0.1", port } = target;
     if (dial === undefined && port === undefined) {
-      throw new TypeError(`Cannot use upstream ${id}: it has no port`);
+      throw new TypeError(`Cannot use upstream ${target.name ?? hostname}: it has neither a port nor a dial`);
     }
     const remoteStatic = typeof target.publicKey === "string"
       ? publicKeyFromHex(target.publicKey)
@@ -222,7 +222,9 @@ export class UpstreamPool {
         : target.publicKey;
       if (options.keyPair !== undefined) refuseSelf(options.keyPair, key);
       let id = target.name ??
-        (target.port === undefined ? "in-process" : `${target.hostname ?? "127.0.0.1"}:${target.port}`);
+        (target.port === undefined
+          ? target.hostname ?? "in-process"
+          : `${target.hostname ?? "127.0.0.1"}:${target.port}`);
       while (upstreams.has(id)) id = `${id}+`;
       upstreams.set(
         id,

@@ -423,7 +423,7 @@ function prologue(channelBinding: Uint8Array | undefined): Bytes {
 
 function requireKeyPair(verb: string, keyPair: unknown): void {
   if (typeof keyPair !== "object" || keyPair === null || !("dhKey" in keyPair)) {
-    throw new TypeError(`Cannot ${verb}: keyPair is missing`);
+    throw new TypeError(`Cannot ${verb}: keyPair is ${keyPair === undefined ? "missing" : "no KeyPair"}`);
   }
 }
 
@@ -435,6 +435,8 @@ function requireChannelBinding(verb: string, channelBinding: unknown): void {
 
 function requireTimeout(verb: string, timeoutMs: number = DEFAULT_TIMEOUT_MS): void {
   if (!(timeoutMs > 0 && timeoutMs <= MAX_TIMEOUT_MS)) {
-    throw new RangeError(`Cannot ${verb}: timeoutMs is ${timeoutMs}`);
+    throw new RangeError(
+      `Cannot ${verb}: timeoutMs of the handshake is ${timeoutMs}, not 1 to ${MAX_TIMEOUT_MS}`,
+    );
   }
 }

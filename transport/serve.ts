@@ -20,6 +20,7 @@ export type FetchApp = HttpHandler | { fetch: HttpHandler };
 /**
  * A stream handler that answers each stream as one HTTP exchange (HTX 1.1 §5).
  *
+ * @throws {TypeError} when `app` is neither a function nor has one as `fetch`
  * @throws {RangeError} when a limit is not a non-negative integer
  */
 export function httpStreams(
@@ -27,6 +28,9 @@ export function httpStreams(
   options: Omit<ServeHttpStreamOptions, "connection"> = {},
 ): StreamHandler {
   resolveLimits(options.limits); // told now, rather than by every exchange
+  if (typeof app !== "function" && typeof app?.fetch !== "function") {
+    throw new TypeError("Cannot serve: the application is neither a function nor has one as fetch");
+  }
   const handler: HttpHandler = typeof app === "function" ? app : (request, info) => app.fetch(request, info);
   return (stream, info) => serveHttpStream(stream, handler, { ...options, connection: info.connection });
 }
@@ -45,6 +49,7 @@ export function httpStreams(
  * ```
  *
  * @throws {Deno.errors.AddrInUse} when the port is taken
+ * @throws {TypeError} when `app` is neither a function nor has one as `fetch`
  * @throws {RangeError} when a bound is out of its range
  */
 export function serve(app: FetchApp, options: ServeOptions = {}): HtxServer {

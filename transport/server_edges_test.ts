@@ -1,6 +1,7 @@
 import { assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { type CryptoBackend, HtxError, selectCrypto } from "../core/mod.ts";
 import { connect, HtxClient } from "./client.ts";
+import type { KeyPair } from "../noise/mod.ts";
 import { memoryDuplexPair } from "./memory.ts";
 import { serve } from "./serve.ts";
 import { acceptDuplex, serveStreams, type ServeStreamsOptions } from "./server.ts";
@@ -174,4 +175,32 @@ Deno.test("a server is finished when the handshakes of duplexes that were handed
   assertEquals(finished, false);
   gate.resolve();
   await stopped;
+});
+
+Deno.test("serve() refuses at once what is no application", () => {
+  for (const app of [undefined, null, {}, { fetch: "app" }, "app"]) {
+    assertThrows(
+      () => serve(app as unknown as Parameters<typeof serve>[0]),
+      TypeError,
+      "Cannot serve: the application is neither a function nor has one as fetch",
+    );
+  }
+});
+
+Deno.test("what is wrong with the options of a handshake is told by the names of the options", () => {
+  const keyPair = "00" as unknown as KeyPair;
+  assertThrows(() => serveStreams(echo(), { keyPair }), TypeError, "keyPair is no KeyPair");
+  assertThrows(
+    () => serveStreams(echo(), { handshakeTimeoutMs: -1 }),
+    RangeError,
+    "timeoutMs of the handshake is -1, not 1 to 2147483647",
+  );
+});
+
+Deno.test("client.fetch() takes the init that fetch() takes, and so stands in for it", async () => {
+  await using server = serve(async (request) => new Response(`${request.method} ${await request.text()}`));
+  await using client = await connect(server.addr, { remoteStatic: server.publicKey });
+  const stand: typeof fetch = (input, init) => client.fetch(input, init);
+  const init: RequestInit = { method: "POST", body: "tea", signal: null, redirect: "manual" };
+  assertEquals(await (await stand("http://site.example/", init)).text(), "POST tea");
 });

@@ -98,15 +98,20 @@ export async function dialTls(address: TcpAddress, options: DialTlsOptions = {})
     signal?.throwIfAborted();
     if (cause instanceof HtxError && !late.signal.aborted) throw cause;
     const why = late.signal.aborted ? late.signal.reason : cause;
-    throw new HtxError(
-      "CONNECT_FAILED",
-      `Cannot connect to ${hostname}:${port} with TLS: ${why instanceof Error ? why.message : String(why)}`,
-      { cause: why },
-    );
+    const told = why instanceof Error ? why.message : String(why);
+    const hint = options.certificate === undefined && UNVOUCHED.test(told)
+      ? "; a self-signed certificate is given as the option certificate"
+      : "";
+    throw new HtxError("CONNECT_FAILED", `Cannot connect to ${hostname}:${port} with TLS: ${told}${hint}`, {
+      cause: why,
+    });
   } finally {
     clearTimeout(timer);
   }
 }
+
+/** How the runtime names certificates that no root vouches for: rustls, which `Deno.startTls` is made of, and Node's words. */
+const UNVOUCHED = /UnknownIssuer|CaUsedAsEndEntity|self-signed/;
 
 interface TlsSettings {
   readonly serverName: string;
@@ -417,12 +422,13 @@ export async function certificateFingerprint(pem: string): Promise<string> {
 async function pinOf(options: DialTlsOptions): Promise<Bytes | undefined> {
   const { certificate, fingerprint } = options;
   if (certificate === undefined && fingerprint === undefined) return undefined;
-  const pin = fingerprint === undefined ? undefined : fromHex(plainHex(fingerprint));
-  if (pin !== undefined && pin.length !== SHA256_LENGTH) {
+  const digits = fingerprint === undefined ? undefined : plainHex(fingerprint);
+  if (digits !== undefined && !(/^[0-9a-f]*$/.test(digits) && digits.length === 2 * SHA256_LENGTH)) {
     throw new TypeError(
-      `Cannot pin certificate: the fingerprint has ${pin.length} bytes, not ${SHA256_LENGTH}`,
+      `Cannot pin certificate: the fingerprint is not ${2 * SHA256_LENGTH} hexadecimal digits`,
     );
   }
+  const pin = digits === undefined ? undefined : fromHex(digits);
   if (certificate === undefined) return pin;
   const known = await certificateFingerprint(certificate);
   if (pin !== undefined && toHex(pin) !== known) {

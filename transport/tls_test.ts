@@ -169,6 +169,32 @@ tlsTest("HTX over TLS: the traffic shape is on unless the options say otherwise"
   }
 });
 
+tlsTest(
+  "dialTls() tells how a self-signed certificate is taken, where it is one that no root vouches for",
+  async (mine) => {
+    await using server = await tlsEcho(mine);
+    const fingerprint = await certificateFingerprint(mine.cert);
+    for (const options of [{}, { fingerprint }]) {
+      const error = await assertRejects(
+        () => dialTls({ port: server.port }, { serverName: "localhost", ...options }),
+        HtxError,
+        "; a self-signed certificate is given as the option certificate",
+      );
+      assertEquals(error.code, "CONNECT_FAILED");
+    }
+  },
+);
+
+Deno.test("dialTls() refuses a fingerprint that is none, by its name", async () => {
+  for (const fingerprint of ["zz", "", "00".repeat(31), "é".repeat(64)]) {
+    await assertRejects(
+      () => dialTls({ port: 1 }, { fingerprint }),
+      TypeError,
+      "Cannot pin certificate: the fingerprint is not 64 hexadecimal digits",
+    );
+  }
+});
+
 Deno.test("e-43: no code of this package names a way to turn certificate verification off", async () => {
   const words = [["reject", "Unauthorized"], ["unsafely", "Ignore"], ["NODE_TLS", "_REJECT"], [
     "allow",

@@ -352,6 +352,7 @@ export interface DialWebSocketOptions extends WebSocketDuplexOptions {
  * const client = await connect(({ signal }) => dialWebSocket("wss://front.example/chat", { signal }), { remoteStatic });
  * ```
  *
+ * @throws {SyntaxError} when the URL is none of a WebSocket; as a `DOMException`
  * @throws {HtxError} `CONNECT_FAILED` where it does not open; `UNSUPPORTED` where there is no `WebSocket`
  * @throws the signal's reason
  */
