@@ -65,7 +65,8 @@ export interface HtxErrorOptions extends ErrorOptions {
 
 /**
  * The error that every part of this library throws or rejects with, save for mistakes of the caller
- * (`TypeError`, `RangeError`) and aborts (the signal's own reason).
+ * (`TypeError`, `RangeError`), aborts (the signal's own reason), and three with a class of their own: blocks that nobody
+ * has, configurations, and ports that are taken.
  *
  * @example Telling a retryable refusal from the rest
  * ```ts

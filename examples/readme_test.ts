@@ -1,8 +1,9 @@
-// The README and what it speaks of, held together.
+// The README, the recipes, and what they speak of, held together.
 import { assert, assertEquals } from "@std/assert";
 
 const root = new URL("../", import.meta.url);
 const readme = await Deno.readTextFile(new URL("README.md", root));
+const recipes = await Deno.readTextFile(new URL("docs/recipes.md", root));
 
 /** The first cells of the table under a heading, and the code words in them. */
 function names(heading: string): string[] {
@@ -14,15 +15,15 @@ function names(heading: string): string[] {
 }
 
 /** The programs, with what their comments say that they print. */
-function programs(): { code: string; prints: string[] }[] {
-  return [...readme.matchAll(/^```ts\n([^]*?)^```$/gm)].map(([, code]) => ({
+function programs(page: string): { code: string; prints: string[] }[] {
+  return [...page.matchAll(/^```ts\n([^]*?)^```$/gm)].map(([, code]) => ({
     code: code!,
     prints: [...code!.matchAll(/console\.log\(.*\); \/\/ (.+)$/gm)].map(([, text]) => text!),
   })).filter(({ prints }) => prints.length > 0);
 }
 
-for (const { code, prints } of programs()) {
-  Deno.test(`README: a program runs with -N alone and prints what its comments say: ${prints[0]}`, async () => {
+for (const { code, prints } of [...programs(readme), ...programs(recipes)]) {
+  Deno.test(`README, recipes: a program runs with -N alone and prints what its comments say: ${prints[0]}`, async () => {
     const child = new Deno.Command("deno", {
       args: ["run", "--no-prompt", "--quiet", "-N", "-"],
       cwd: root.pathname,
@@ -41,7 +42,7 @@ for (const { code, prints } of programs()) {
 }
 
 Deno.test("README: three programs, none longer than it promises by much", () => {
-  const [echo, app, tickets] = programs();
+  const [echo, app, tickets] = programs(readme);
   for (const program of [echo, app, tickets]) {
     const lines = program!.code.split("\n").filter((line) =>
       line.trim() !== "" && !line.trim().startsWith("//")
@@ -51,12 +52,21 @@ Deno.test("README: three programs, none longer than it promises by much", () => 
 });
 
 Deno.test("README: its links lead to files", async () => {
-  for (const name of ["README.md", "SECURITY.md"]) {
-    const text = await Deno.readTextFile(new URL(name, root));
-    for (const [, target] of text.matchAll(/\]\((?!https?:)([^)#]+)\)/g)) {
-      assert((await Deno.stat(new URL(target!, root))).isFile, target);
+  for (const name of ["README.md", "SECURITY.md", "docs/recipes.md"]) {
+    const page = new URL(name, root);
+    for (const [, target] of (await Deno.readTextFile(page)).matchAll(/\]\((?!https?:)([^)#]+)\)/g)) {
+      assert((await Deno.stat(new URL(target!, page))).isFile, target);
     }
   }
+});
+
+Deno.test("recipes: its list names each of them, in order", () => {
+  const listed = [...recipes.matchAll(/^- \[(.+)\]\(#(.+)\)$/gm)].map(([, title, anchor]) => [title, anchor]);
+  const headings = [...recipes.matchAll(/^## (.+)$/gm)].map(([, title]) => [
+    title,
+    title!.toLowerCase().replaceAll(/[^a-z0-9 -]/g, "").replaceAll(" ", "-"),
+  ]);
+  assertEquals(listed, headings);
 });
 
 Deno.test("README: exports and dependencies stand in their tables, and nothing else; listed examples exist", async () => {
