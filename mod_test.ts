@@ -84,3 +84,28 @@ Deno.test("an option that is undefined is as if it were left out, in every room"
   const got = await Array.fromAsync(catFile(peer, cid, { offset: none, path: none, signal: none }));
   assertEquals(got, [text]);
 });
+
+Deno.test("what the documentation of a room shows as a class, a function or a constant can be imported as one", async () => {
+  const { exports } = JSON.parse(await Deno.readTextFile(new URL("./deno.json", import.meta.url)));
+  const missing: string[] = [];
+  let checked = 0;
+  for (const [room, file] of Object.entries<string>(exports)) {
+    const url = new URL(file, import.meta.url).href;
+    const { stdout } = await new Deno.Command("deno", { args: ["doc", "--json", url] }).output();
+    interface Symbol {
+      name: string;
+      declarations: { kind: string; declarationKind: string }[];
+    }
+    const { symbols } = JSON.parse(new TextDecoder().decode(stdout)).nodes[url] as { symbols: Symbol[] };
+    const shown = symbols.filter(({ declarations }) =>
+      declarations.some(({ kind, declarationKind }) =>
+        ["class", "function", "variable", "enum"].includes(kind) && declarationKind === "export"
+      )
+    );
+    const there = Object.keys(await import(url));
+    for (const { name } of shown) if (!there.includes(name)) missing.push(`${room}: ${name}`);
+    checked += shown.length;
+  }
+  assertEquals(missing, []);
+  assertEquals(checked > 500, true);
+});

@@ -64,3 +64,10 @@ export type { Ledger, LedgerOptions } from "./ledger.ts";
 export * from "./message.ts";
 export * from "./peer.ts";
 export * from "./server.ts";
+export {
+  CloseCode,
+  type CloseCodeName,
+  HtxError,
+  type HtxErrorCode,
+  type HtxErrorOptions,
+} from "../core/mod.ts";

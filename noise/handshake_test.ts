@@ -227,7 +227,8 @@ Deno.test("dialing without a pinned key is a type error and a run-time error (e-
   // @ts-expect-error: not bytes
   await assertRejects(() => initiate(io, { keyPair: client, remoteStatic: null }), TypeError, "public key");
   // @ts-expect-error: not bytes
-  await assertRejects(() => initiate(io, { keyPair: client, remoteStatic: server.publicKeyHex }), TypeError);
+  const inHex = () => initiate(io, { keyPair: client, remoteStatic: server.publicKeyHex });
+  await assertRejects(inHex, TypeError, "publicKeyFromHex()");
   await assertRejects(() => dial(io, { remoteStatic: new Uint8Array(31) }), TypeError, "32 bytes");
   // @ts-expect-error: keyPair is missing
   await assertRejects(() => initiate(io, { remoteStatic: server.publicKey }), TypeError, "keyPair");

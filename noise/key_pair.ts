@@ -183,7 +183,10 @@ export function publicKeyFromHex(text: string): Bytes {
 /** Throws a TypeError unless the value is a canonical X25519 public key (HTX 1.1 §1: "a static key is an identity"). */
 export function requirePublicKey(verb: string, publicKey: unknown): asserts publicKey is Uint8Array {
   if (!(publicKey instanceof Uint8Array) || publicKey.length !== KEY_LENGTH) {
-    throw new TypeError(`Cannot ${verb}: the peer's public key must be a Uint8Array of ${KEY_LENGTH} bytes`);
+    const hint = typeof publicKey === "string" ? "; publicKeyFromHex() makes one of hexadecimal digits" : "";
+    throw new TypeError(
+      `Cannot ${verb}: the peer's public key must be a Uint8Array of ${KEY_LENGTH} bytes${hint}`,
+    );
   }
   if (!isCanonicalX25519(publicKey)) {
     throw new TypeError(`Cannot ${verb}: the peer's public key is not a canonical X25519 encoding`);

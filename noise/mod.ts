@@ -50,3 +50,10 @@ export { type HandshakeRole, HandshakeState, type HandshakeStateOptions } from "
 export { KeyPair, type KeyPairGenerateOptions, publicKeyFromHex } from "./key_pair.ts";
 export { type NoisePattern, type NoiseToken, XK, XKhfs } from "./patterns.ts";
 export { ReplayGuard, type ReplayGuardOptions } from "./replay_guard.ts";
+export {
+  CloseCode,
+  type CloseCodeName,
+  HtxError,
+  type HtxErrorCode,
+  type HtxErrorOptions,
+} from "../core/mod.ts";

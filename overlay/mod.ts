@@ -60,4 +60,11 @@ export * from "./transports.ts";
 export * from "./trust.ts";
 export * from "./vrf.ts";
 export * from "./weights.ts";
-export type { Bytes } from "../core/mod.ts";
+export {
+  type Bytes,
+  CloseCode,
+  type CloseCodeName,
+  HtxError,
+  type HtxErrorCode,
+  type HtxErrorOptions,
+} from "../core/mod.ts";

@@ -31,18 +31,18 @@
  * @module
  */
 
-export type {
-  Aead,
-  Bytes,
+export {
+  type Aead,
+  type Bytes,
   CloseCode,
-  CloseCodeName,
-  CryptoBackend,
-  DhPrivateKey,
-  Encapsulation,
+  type CloseCodeName,
+  type CryptoBackend,
+  type DhPrivateKey,
+  type Encapsulation,
   HtxError,
-  HtxErrorCode,
-  HtxErrorOptions,
-  KemPrivateKey,
+  type HtxErrorCode,
+  type HtxErrorOptions,
+  type KemPrivateKey,
 } from "../core/mod.ts";
 export * from "./address.ts";
 export * from "./admission.ts";

@@ -86,11 +86,11 @@ export {
   type WebSocketEvent,
   WebSocketOpcode,
 } from "./websocket_frames.ts";
-export type {
-  Bytes,
-  CloseCodeName,
-  DuplexAddr,
+export {
+  type Bytes,
+  type CloseCodeName,
+  type DuplexAddr,
   HtxError,
-  HtxErrorCode,
-  HtxErrorOptions,
+  type HtxErrorCode,
+  type HtxErrorOptions,
 } from "../../core/mod.ts";
