@@ -45,7 +45,7 @@ export interface AddFileOptions {
   readonly rawLeaves?: boolean | undefined;
   /** CID version of the root and of wrapped nodes. @default {1} */
   readonly cidVersion?: 0 | 1 | undefined;
-  /** Gives up. */
+  /** Gives up: the call rejects with the signal's reason. @default {none} */
   readonly signal?: AbortSignal | undefined;
   /** Called with the bytes taken so far. */
   readonly onProgress?: ((bytes: number) => void) | undefined;
@@ -217,7 +217,7 @@ export interface CatFileOptions {
   readonly readAhead?: number | undefined;
   /** Way from the root down to the file, through directories: `a/b.txt`. @default {the root is the file} */
   readonly path?: string | undefined;
-  /** Gives up. */
+  /** Gives up: the call rejects with the signal's reason. @default {none} */
   readonly signal?: AbortSignal | undefined;
 }
 

@@ -244,8 +244,8 @@ export class Gateway implements AsyncDisposable {
   }
 
   /**
-   * Refuses new requests with 503, lets running ones finish, then ends the sessions. Past `graceMs` what still runs is
-   * cut, so that clients see an error. Stop the front first.
+   * Refuses new requests with 503, lets running ones finish, then ends the sessions. Past `graceMs` (in ms; without it
+   * there is no bound) what still runs is cut, so that clients see an error. Stop the front first.
    */
   async shutdown(options: { graceMs?: number | undefined } = {}): Promise<void> {
     this.#stopping = true;

@@ -332,7 +332,12 @@ export class HtxClient implements AsyncDisposable {
     }
   }
 
-  /** Opens a stream; the server learns of it with its first data. */
+  /**
+   * Opens a stream; the server learns of it with its first data. Waits while as many are open as the server allows.
+   *
+   * @throws {HtxError} what dialing failed with, or `CLOSED` when the client was closed
+   * @throws the signal's reason
+   */
   async createBidirectionalStream(options: { signal?: AbortSignal | undefined } = {}): Promise<HtxStream> {
     return (await this._open(options.signal)).stream;
   }
@@ -564,8 +569,11 @@ export class HtxClient implements AsyncDisposable {
  * assertEquals(await stream.read(), new Uint8Array([1, 2, 3]));
  * ```
  *
- * @throws {TypeError} when the pinned key is missing or is no canonical X25519 key
- * @throws {HtxError} `CONNECT_FAILED`, `HANDSHAKE_FAILED`
+ * @throws {TypeError} when the pinned key is missing or is no canonical X25519 key, or the address has no port
+ * @throws {RangeError} when a bound is out of its range
+ * @throws {HtxError} `CONNECT_FAILED` where the server cannot be reached, `HANDSHAKE_FAILED` where it is not who it must
+ * be. That this side is not admitted shows later: the first stream fails with `HANDSHAKE_FAILED`
+ * @throws the signal's reason, or what a {@linkcode Dialer} of one's own fails with
  */
 export async function connect(
   target: TcpAddress | DuplexAddr | Dialer,

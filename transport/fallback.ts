@@ -174,7 +174,7 @@ export interface FallbackOptions extends FallbackPlanOptions {
   onPlan?: ((plan: FallbackPlan) => void) | undefined;
   /** Told of each attempt when it has ended. */
   onAttempt?: ((attempt: FallbackAttempt) => void) | undefined;
-  /** Gives up. */
+  /** Gives up: the call rejects with the signal's reason. @default {none} */
   signal?: AbortSignal | undefined;
 }
 

@@ -67,7 +67,7 @@ export interface ForwardOptions {
   maxConnections?: number | undefined;
   /** Told why a connection broke, or could not be accepted. @default {nobody is: the local end sees it end} */
   onError?: ((error: unknown) => void) | undefined;
-  /** Ends it. */
+  /** Ends it at once, as {@linkcode Forwarder.close} does. @default {none} */
   signal?: AbortSignal | undefined;
 }
 
@@ -79,7 +79,10 @@ export interface Forwarder extends AsyncDisposable {
   readonly connections: number;
   /** Settles when it has ended. */
   readonly finished: Promise<void>;
-  /** Takes no more connections, and has ended when those that are open have; `graceMs` bounds the wait, then they break. */
+  /**
+   * Takes no more connections, and has ended when those that are open have; `graceMs` bounds the wait, in ms, then they
+   * break. Without it there is no bound.
+   */
   shutdown(options?: { graceMs?: number | undefined }): Promise<void>;
   /** Takes no more connections and breaks those that are open. */
   close(): Promise<void>;

@@ -34,7 +34,7 @@ export interface DialQuicOptions {
   caCerts?: readonly string[] | undefined;
   /** How long connecting may take, in ms. @default {4000} */
   timeoutMs?: number | undefined;
-  /** Gives up. */
+  /** Gives up: the call rejects with the signal's reason. @default {none} */
   signal?: AbortSignal | undefined;
 }
 

@@ -193,7 +193,7 @@ export interface ServeStreamsOptions extends Omit<AcceptOptions, "keyPair" | "on
   hostname?: string | undefined;
   /** Port to listen on, with TCP; 0 lets the system choose. @default {0} */
   port?: number | undefined;
-  /** Listens here in place of TCP: any number of carriers, each closed with the server. */
+  /** Listens here: any number of carriers, each closed with the server. @default {TCP at `hostname` and `port`} */
   listeners?: readonly DuplexListener[] | undefined;
   /** The static key that clients pin. @default {a fresh one, to be read at `server.publicKey`} */
   keyPair?: KeyPair | undefined;
@@ -207,7 +207,7 @@ export interface ServeStreamsOptions extends Omit<AcceptOptions, "keyPair" | "on
   onConnection?: ((connection: HtxConnection) => void) | undefined;
   /** Told of handshakes that failed and listeners that broke. Never told a secret. @default {nobody is} */
   onError?: ((error: unknown) => void) | undefined;
-  /** Ends the server at once. */
+  /** Ends the server at once, as {@linkcode HtxServer.abort} does. @default {none} */
   signal?: AbortSignal | undefined;
 }
 
@@ -341,7 +341,7 @@ export class HtxServer implements AsyncDisposable {
 
   /**
    * Stops accepting, refuses new streams, lets the open ones finish, then ends each connection (HTX 1.1 §3).
-   * `graceMs` bounds the wait, after which what is left is closed with GOING_AWAY.
+   * `graceMs` bounds the wait, in ms, after which what is left is closed with GOING_AWAY; without it there is no bound.
    */
   async shutdown(options: { graceMs?: number | undefined } = {}): Promise<void> {
     this.#stop();
@@ -358,7 +358,7 @@ export class HtxServer implements AsyncDisposable {
     for (const connection of this.#connections) connection.abort();
   }
 
-  /** Shuts down, and waits for it. */
+  /** Shuts down, and waits for it: as long as streams take to finish, as {@linkcode HtxServer.shutdown} without a bound. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.shutdown();
   }

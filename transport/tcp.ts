@@ -23,7 +23,7 @@ const DEFAULT_TIMEOUT_MS = 10_000;
 export interface DialTcpOptions {
   /** How long connecting may take, in ms. @default {10000} */
   timeoutMs?: number | undefined;
-  /** Gives up. */
+  /** Gives up: the call rejects with the signal's reason. @default {none} */
   signal?: AbortSignal | undefined;
 }
 

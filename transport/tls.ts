@@ -51,7 +51,7 @@ export interface DialTlsOptions {
   fingerprint?: string | undefined;
   /** How long connecting and the TLS handshake may take, in ms. @default {10000} */
   timeoutMs?: number | undefined;
-  /** Gives up. */
+  /** Gives up: the call rejects with the signal's reason. @default {none} */
   signal?: AbortSignal | undefined;
 }
 

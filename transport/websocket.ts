@@ -338,7 +338,7 @@ export interface DialWebSocketOptions extends WebSocketDuplexOptions {
   timeoutMs?: number | undefined;
   /** Another implementation of `WebSocket`, for runtimes that have none. @default {the global one} */
   WebSocket?: (new (url: string | URL, protocols?: string | string[]) => WebSocketLike) | undefined;
-  /** Gives up. */
+  /** Gives up: the call rejects with the signal's reason. @default {none} */
   signal?: AbortSignal | undefined;
 }
 
