@@ -4,6 +4,8 @@
  * @module
  */
 
+import { timerDelay } from "./_timer_delay.ts";
+
 /** A promise and what settles it. */
 export function deferred<T>(): PromiseWithResolvers<T> {
   let resolve!: PromiseWithResolvers<T>["resolve"];
@@ -18,7 +20,7 @@ export function deferred<T>(): PromiseWithResolvers<T> {
 /** Settles as `promise` does, or resolves after `ms`; leaves no timer behind. */
 export async function within(promise: Promise<unknown>, ms: number): Promise<void> {
   let timer: ReturnType<typeof setTimeout> | undefined;
-  const late = new Promise<void>((resolve) => timer = setTimeout(resolve, ms));
+  const late = new Promise<void>((resolve) => timer = setTimeout(resolve, timerDelay(ms)));
   try {
     await Promise.race([promise, late]);
   } finally {

@@ -1,3 +1,4 @@
+import { timerDelay } from "../core/_timer_delay.ts";
 import { MAX_TICKET_BODY_LENGTH } from "../tickets/mod.ts";
 
 /** How long a form that may hold a ticket may take to arrive, in ms. */
@@ -13,7 +14,9 @@ export async function readForm(
   if (body === null) return new Uint8Array(0);
   const reader = body.getReader();
   let timer: ReturnType<typeof setTimeout> | undefined;
-  const late = new Promise<undefined>((resolve) => timer = setTimeout(() => resolve(undefined), timeoutMs));
+  const late = new Promise<undefined>((resolve) =>
+    timer = setTimeout(() => resolve(undefined), timerDelay(timeoutMs))
+  );
   try {
     const form = new Uint8Array(Math.min(length, MAX_TICKET_BODY_LENGTH));
     let at = 0;

@@ -5,6 +5,7 @@
  * @module
  */
 
+import { timerDelay } from "../core/_timer_delay.ts";
 import type { IncomingMessage, Server, ServerResponse } from "node:http";
 import type { Socket } from "node:net";
 import { hasControls } from "../core/_controls.ts";
@@ -335,10 +336,10 @@ class Rest {
     const late = () => {
       const since = this.askedAt === undefined ? answeredAt : Math.max(answeredAt, this.askedAt);
       const left = since + ms - performance.now();
-      if (left > 0) this.#linger = setTimeout(late, left);
+      if (left > 0) this.#linger = setTimeout(late, timerDelay(left));
       else socket.destroy();
     };
-    this.#linger = setTimeout(late, ms);
+    this.#linger = setTimeout(late, timerDelay(ms));
     const done = () => {
       clearTimeout(this.#linger);
       incoming.off("end", done);
@@ -482,7 +483,9 @@ async function soon<T>(promise: Promise<T>): Promise<T | undefined> {
 function over(outgoing: ServerResponse, event: "drain" | "finish", milliseconds: number): Promise<void> {
   return new Promise((resolve) => {
     if (outgoing.destroyed || outgoing.closed) return resolve();
-    const timer = milliseconds > 0 ? setTimeout(() => outgoing.destroy(), milliseconds) : undefined;
+    const timer = milliseconds > 0
+      ? setTimeout(() => outgoing.destroy(), timerDelay(milliseconds))
+      : undefined;
     const done = () => {
       clearTimeout(timer);
       outgoing.off(event, done);

@@ -15,4 +15,5 @@ export {
   utf8,
 } from "../core/mod.ts";
 export { tell } from "../core/_tell.ts";
+export { timerDelay } from "../core/_timer_delay.ts";
 export type { Bytes } from "../core/mod.ts";

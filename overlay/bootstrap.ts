@@ -7,7 +7,7 @@
  */
 
 import { networkOf } from "./_address.ts";
-import { selectCrypto, tell, utf8 } from "./_core.ts";
+import { selectCrypto, tell, timerDelay, utf8 } from "./_core.ts";
 import type { Bytes } from "./_core.ts";
 import { checkBytes } from "./_malformed.ts";
 import { POW_MIN_BITS } from "./pow.ts";
@@ -333,7 +333,7 @@ async function tryMethod(
   outer?.addEventListener("abort", onOuter, { once: true });
   const timer = setTimeout(
     () => stop.abort(new DOMException("The method took too long", "TimeoutError")),
-    timeoutMs,
+    timerDelay(timeoutMs),
   );
   try {
     const found = method.discover({ signal: stop.signal, want: want - peers.size })[Symbol.asyncIterator]();

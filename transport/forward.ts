@@ -21,6 +21,7 @@
  * @module
  */
 
+import { timerDelay } from "../core/_timer_delay.ts";
 import {
   type ByteIo,
   type Bytes,
@@ -162,7 +163,7 @@ class RunningForwarder implements Forwarder {
     this.#listener.close();
     this.#freed?.();
     const { graceMs } = options;
-    const timer = graceMs === undefined ? undefined : setTimeout(() => this.#break(), graceMs);
+    const timer = graceMs === undefined ? undefined : setTimeout(() => this.#break(), timerDelay(graceMs));
     await this.finished;
     clearTimeout(timer);
   }
@@ -260,7 +261,7 @@ export function forwardUpstream(options: ForwardUpstreamOptions): StreamHandler 
     if (!permitted) return stream.reset("REFUSED", "target not allowed");
     let duplex: Duplex;
     try {
-      const signal = AbortSignal.any([AbortSignal.timeout(dialTimeoutMs), stream.signal]);
+      const signal = AbortSignal.any([AbortSignal.timeout(timerDelay(dialTimeoutMs)), stream.signal]);
       duplex = await racedDial(dial(target, { signal }), signal);
     } catch (error) {
       if (stream.error === undefined) {

@@ -7,6 +7,7 @@
  * @module
  */
 
+import { timerDelay } from "../core/_timer_delay.ts";
 import { deferred } from "../core/_deferred.ts";
 import { type ByteIo, type Duplex, type DuplexAddr, HtxError } from "../core/mod.ts";
 import { ioDuplex } from "./duplex.ts";
@@ -61,7 +62,10 @@ export async function dialQuic(address: TcpAddress, options: DialQuicOptions = {
   stop.promise.catch(() => {});
   const onAbort = () => stop.reject(signal?.reason);
   signal?.addEventListener("abort", onAbort, { once: true });
-  const timer = setTimeout(() => stop.reject(new Error(`no answer within ${timeoutMs} ms`)), timeoutMs);
+  const timer = setTimeout(
+    () => stop.reject(new Error(`no answer within ${timeoutMs} ms`)),
+    timerDelay(timeoutMs),
+  );
   const endpoint = new Deno.QuicEndpoint({ hostname: hostname.includes(":") ? "::" : "0.0.0.0", port: 0 });
   try {
     const connecting = Deno.connectQuic<false>({

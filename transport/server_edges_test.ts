@@ -2,11 +2,13 @@ import { assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { type CryptoBackend, HtxError, selectCrypto } from "../core/mod.ts";
 import { connect, HtxClient } from "./client.ts";
 import type { KeyPair } from "../noise/mod.ts";
+import { forward, forwardUpstream } from "./forward.ts";
 import { memoryDuplexPair } from "./memory.ts";
 import { serve } from "./serve.ts";
 import { acceptDuplex, serveStreams, type ServeStreamsOptions } from "./server.ts";
 import { dialTcp, listenTcp } from "./tcp.ts";
 import { echo } from "./upstream/echo.ts";
+import { dialWebSocket, WebSocketListener } from "./websocket.ts";
 
 Deno.test("maxConnections holds for handshakes that come through at once, and no handler sees what is too many", async () => {
   const everyone = Promise.withResolvers<boolean>();
@@ -203,4 +205,59 @@ Deno.test("client.fetch() takes the init that fetch() takes, and so stands in fo
   const stand: typeof fetch = (input, init) => client.fetch(input, init);
   const init: RequestInit = { method: "POST", body: "tea", signal: null, redirect: "manual" };
   assertEquals(await (await stand("http://site.example/", init)).text(), "POST tea");
+});
+
+Deno.test("a graceMs that no timer takes is a wait without a bound", async () => {
+  for (const graceMs of [Infinity, 2 ** 31]) {
+    const [asked, answered] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+    const server = serve(async () => {
+      asked.resolve();
+      await answered.promise;
+      return new Response("whole");
+    });
+    await using client = await connect(server.addr, { remoteStatic: server.publicKey });
+    const answer = client.fetch("/").then((response) => response.text());
+    await asked.promise;
+    const stopped = server.shutdown({ graceMs });
+    // A timer that is over at once runs before one that is made later.
+    await new Promise((resolve) => setTimeout(resolve, 5));
+    answered.resolve();
+    assertEquals(await answer, "whole");
+    await stopped;
+  }
+});
+
+Deno.test("a time limit for dialing that no timer takes is one that does not end", async () => {
+  const listener = new WebSocketListener();
+  await using server = serve(() => new Response(), { listeners: [listenTcp({ port: 0 }), listener] });
+  const options = { hostname: "127.0.0.1", port: 0, onListen: () => {} };
+  await using site = Deno.serve(options, (request, info) => listener.upgrade(request, info));
+  const url = `ws://127.0.0.1:${site.addr.port}/`;
+  for (const timeoutMs of [Infinity, 2 ** 31]) {
+    for (
+      const dial of [
+        () => dialTcp({ port: server.addr.port! }, { timeoutMs }),
+        () => dialWebSocket(url, { timeoutMs }),
+      ]
+    ) {
+      await using client = await connect(dial, { remoteStatic: server.publicKey });
+      assertEquals((await client.fetch("/")).status, 200);
+    }
+  }
+});
+
+Deno.test("forward(): time limits that no timer takes are none", async () => {
+  await using target = serve(() => new Response("in"));
+  const where = `127.0.0.1:${target.addr.port}`;
+  const handler = forwardUpstream({ allow: [where], dialTimeoutMs: Infinity });
+  await using server = serveStreams(handler);
+  await using client = await connect(server.addr, { remoteStatic: server.publicKey });
+  const forwarder = forward({ client, target: where });
+  const through = await connect(forwarder.addr, { remoteStatic: target.publicKey });
+  assertEquals(await (await through.fetch("/")).text(), "in");
+  const stopped = forwarder.shutdown({ graceMs: Infinity });
+  await new Promise((resolve) => setTimeout(resolve, 5)); // a timer that is over at once runs before this one
+  assertEquals(await (await through.fetch("/")).text(), "in");
+  await through.close();
+  await stopped;
 });

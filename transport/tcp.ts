@@ -5,6 +5,7 @@
  * @module
  */
 
+import { timerDelay } from "../core/_timer_delay.ts";
 import { type ByteIo, type Duplex, type DuplexAddr, HtxError, loadSodium } from "../core/mod.ts";
 import { ioDuplex, type IoDuplexOptions } from "./duplex.ts";
 import type { DuplexListener } from "./listener.ts";
@@ -51,7 +52,7 @@ export async function dialTcp(address: TcpAddress, options: DialTcpOptions = {})
     const { hostname = "127.0.0.1", port } = address;
     const why = `Cannot connect to ${hostname}:${port}: no answer within ${timeoutMs} ms`;
     stop.abort(new HtxError("CONNECT_FAILED", why));
-  }, timeoutMs);
+  }, timerDelay(timeoutMs));
   try {
     return connDuplex(await dialTcpConn(address, stop.signal), "tcp");
   } finally {

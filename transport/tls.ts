@@ -10,6 +10,7 @@
  * @module
  */
 
+import { timerDelay } from "../core/_timer_delay.ts";
 import { deferred } from "../core/_deferred.ts";
 import type { Socket } from "node:net";
 import type { ConnectionOptions, Server, TlsOptions, TLSSocket } from "node:tls";
@@ -89,7 +90,10 @@ export async function dialTls(address: TcpAddress, options: DialTlsOptions = {})
   const { signal } = options;
   signal?.throwIfAborted();
   const late = new AbortController();
-  const timer = setTimeout(() => late.abort(new Error(`no answer within ${timeoutMs} ms`)), timeoutMs);
+  const timer = setTimeout(
+    () => late.abort(new Error(`no answer within ${timeoutMs} ms`)),
+    timerDelay(timeoutMs),
+  );
   const either = signal === undefined ? late.signal : AbortSignal.any([signal, late.signal]);
   try {
     if (pin !== undefined) return await dialPinned(hostname, port, settings, pin, either);

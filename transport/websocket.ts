@@ -18,6 +18,7 @@
  * @module
  */
 
+import { timerDelay } from "../core/_timer_delay.ts";
 import { deferred, within } from "../core/_deferred.ts";
 import { type ByteIo, type Duplex, type DuplexAddr, HtxError } from "../core/mod.ts";
 import { ByteQueue } from "./_byte_queue.ts";
@@ -393,7 +394,7 @@ export async function dialWebSocket(url: string | URL, options: DialWebSocketOpt
   const onClose = () => fail("it was closed");
   const onOpen = () => opened.resolve();
   const onAbort = () => opened.reject(signal?.reason);
-  const timer = setTimeout(() => fail(`no answer within ${timeoutMs} ms`), timeoutMs);
+  const timer = setTimeout(() => fail(`no answer within ${timeoutMs} ms`), timerDelay(timeoutMs));
   socket.addEventListener("open", onOpen);
   socket.addEventListener("error", onError);
   socket.addEventListener("close", onClose);

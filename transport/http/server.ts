@@ -8,12 +8,12 @@
  * @module
  */
 
+import { timerDelay } from "../../core/_timer_delay.ts";
 import { getLogger } from "@logtape/logtape";
 import { tell } from "../../core/_tell.ts";
 import { type Bytes, type DuplexAddr, HtxError, utf8 } from "../../core/mod.ts";
 import { hasStaticBody } from "./_static_body.ts";
 import { streamRequest } from "./_stream_request.ts";
-import { timerDelay } from "./_timer_delay.ts";
 import { HttpBody } from "./body.ts";
 import { fieldsOf, headersOf, trailerFields } from "./client.ts";
 import { HttpMessageDecoder } from "./decode.ts";

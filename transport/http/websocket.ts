@@ -5,9 +5,9 @@
  * @module
  */
 
+import { timerDelay } from "../../core/_timer_delay.ts";
 import { deferred, within } from "../../core/_deferred.ts";
 import { type Bytes, HtxError, utf8 } from "../../core/mod.ts";
-import { timerDelay } from "./_timer_delay.ts";
 import { connectOverStream, fieldsOf, orGiveBack } from "./client.ts";
 import type { HttpField, HttpRequestHead } from "./message.ts";
 import type { HttpExchangeHandler, HttpResponseParts } from "./server.ts";
