@@ -9,6 +9,9 @@ const EXPECTED = [
   "peer 12206668",
   "plan 0",
   "quic UNSUPPORTED",
+  "tcp UNSUPPORTED",
+  "tls UNSUPPORTED",
+  "serve UNSUPPORTED",
 ];
 
 /** The bundle, and a server for it to reach over a WebSocket. */

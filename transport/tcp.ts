@@ -38,10 +38,11 @@ export interface DialTcpOptions {
  * const duplex = await dialTcp({ hostname: "127.0.0.1", port: 4433 });
  * ```
  *
- * @throws {HtxError} `CONNECT_FAILED`; `cause` is the system's error
+ * @throws {HtxError} `CONNECT_FAILED`; `cause` is the system's error. `UNSUPPORTED` where the runtime is not Deno
  * @throws the signal's reason
  */
 export async function dialTcp(address: TcpAddress, options: DialTcpOptions = {}): Promise<Duplex> {
+  requireDeno("dial with TCP", OPEN_YOURSELF);
   const { timeoutMs = DEFAULT_TIMEOUT_MS, signal } = options;
   const stop = new AbortController();
   const onAbort = () => stop.abort(signal?.reason);
@@ -85,8 +86,13 @@ export async function dialTcpConn(address: TcpAddress, signal: AbortSignal): Pro
  * Listens on TCP.
  *
  * @throws {Deno.errors.AddrInUse} when the port is taken
+ * @throws {HtxError} `UNSUPPORTED` where the runtime is not Deno
  */
 export function listenTcp(address: TcpAddress): DuplexListener {
+  requireDeno(
+    "listen with TCP",
+    "give serve() listeners of its own, or none ([]) and what arrives to server.accept()",
+  );
   const { hostname = "127.0.0.1", port } = address;
   const listener = Deno.listen({ hostname, port });
   return new ConnListener(listener, "tcp", (conn) => {
@@ -133,6 +139,15 @@ export class ConnListener<C extends Deno.Conn> implements DuplexListener {
   close(): void {
     closeQuietly(this.#listener);
   }
+}
+
+/** What to do about dialing where there is no Deno. */
+export const OPEN_YOURSELF = "give connect() a function that opens a duplex, such as dialWebSocket()";
+
+/** Sockets are Deno's; where it is not, whoever calls has to bring what carries the bytes. */
+export function requireDeno(verb: string, instead: string): void {
+  if (typeof Deno !== "undefined") return;
+  throw new HtxError("UNSUPPORTED", `Cannot ${verb}: this runtime is not Deno; ${instead}`);
 }
 
 /** A connection of the runtime's as a {@linkcode Duplex}, with half-close in both directions. */

@@ -25,7 +25,7 @@ import {
 } from "../core/mod.ts";
 import { ioDuplex } from "./duplex.ts";
 import type { DuplexListener } from "./listener.ts";
-import { connDuplex, dialTcpConn, type TcpAddress } from "./tcp.ts";
+import { connDuplex, dialTcpConn, OPEN_YOURSELF, requireDeno, type TcpAddress } from "./tcp.ts";
 
 /** What a TLS client offers and a server takes where nothing else is said: an ordinary web connection. */
 const DEFAULT_ALPN: readonly string[] = /* @__PURE__ */ Object.freeze(["http/1.1"]);
@@ -70,7 +70,8 @@ export interface DialTlsOptions {
  * );
  * ```
  *
- * @throws {HtxError} `CONNECT_FAILED` where the server cannot be reached or does not verify; `cause` says why
+ * @throws {HtxError} `CONNECT_FAILED` where the server cannot be reached or does not verify; `cause` says why.
+ * `UNSUPPORTED` where the runtime is not Deno
  * @throws {TypeError} when `fingerprint` or `certificate` cannot be parsed
  * @throws the signal's reason
  */
@@ -130,6 +131,7 @@ async function dialVerified(
   settings: TlsSettings,
   signal: AbortSignal,
 ): Promise<Duplex> {
+  requireDeno("dial with TLS", OPEN_YOURSELF);
   const tcp = await dialTcpConn({ hostname, port }, signal);
   const { serverName, alpnProtocols, caCerts } = settings;
   let conn: Deno.TlsConn;

@@ -14,9 +14,11 @@ import {
   connect,
   connectDuplex,
   dialQuic,
+  dialTls,
   dialWebSocket,
   memoryDuplexPair,
   planFallback,
+  serve,
 } from "../mod.ts";
 
 /** Runs everything; the lines say what was seen. */
@@ -51,12 +53,20 @@ export async function smoke(url: string | undefined, serverPub: string): Promise
 
   // transport
   lines.push(`plan ${planFallback().covers.length}`);
-  const quic = await dialQuic({ port: 1 }).catch((error) => error);
-  lines.push(`quic ${quic instanceof HtxError ? quic.code : "opened"}`);
+  const remoteStatic = publicKeyFromHex(serverPub);
+  for (
+    const [name, open] of Object.entries({
+      quic: () => dialQuic({ port: 1 }),
+      tcp: () => connect({ port: 1 }, { remoteStatic }),
+      tls: () => dialTls({ port: 1 }),
+      serve: () => new Promise((resolve) => resolve(serve(() => new Response()))),
+    })
+  ) {
+    const error = await open().catch((error: unknown) => error);
+    lines.push(`${name} ${error instanceof HtxError ? error.code : error}`);
+  }
   if (url !== undefined) {
-    const remote = await connect(({ signal }) => dialWebSocket(url, { signal }), {
-      remoteStatic: publicKeyFromHex(serverPub),
-    });
+    const remote = await connect(({ signal }) => dialWebSocket(url, { signal }), { remoteStatic });
     const response = await remote.fetch("/tea", { method: "POST", body: new Uint8Array(300_000) });
     lines.push(`websocket ${await response.text()}`);
     await remote.close();
