@@ -81,14 +81,6 @@ async function main(args: string[]): Promise<void> {
   }
   const running = await runGateway(config, { base });
   let tickets = await ticketLines(config, base);
-  console.log(`gateway listens on ${running.url}`);
-  if (running.admin !== undefined) {
-    console.log(`admin listens on ${urlOf(running.admin)}`);
-  }
-  if (tickets !== "") console.log(tickets);
-  if (!config.tickets.enabled && config.upstream.some(({ address }) => address === "echo")) {
-    console.log(`try: curl -d hello ${running.url}/echo`);
-  }
   const { promise: ended, resolve: end } = Promise.withResolvers<void>();
   let first: { readonly signal: Deno.Signal; readonly at: number } | undefined;
   const stop = async (signal: Deno.Signal) => {
@@ -118,7 +110,15 @@ async function main(args: string[]): Promise<void> {
   };
   let reading = Promise.resolve();
   const reload = () => reading = reading.then(readAgain); // one after another: the last signal's file stays
-  onSignals(stop, reload);
+  onSignals(stop, reload); // before anybody is told that it runs: a SIGHUP without a listener ends a process
+  console.log(`gateway listens on ${running.url}`);
+  if (running.admin !== undefined) {
+    console.log(`admin listens on ${urlOf(running.admin)}`);
+  }
+  if (tickets !== "") console.log(tickets);
+  if (!config.tickets.enabled && config.upstream.some(({ address }) => address === "echo")) {
+    console.log(`try: curl -d hello ${running.url}/echo`);
+  }
   await ended;
   // Connections that outlive a shutdown of Deno's server would keep the process.
   Deno.exit(0);
