@@ -23,6 +23,7 @@ import {
   HtxError,
   toHex,
 } from "../core/mod.ts";
+import { ByteQueue } from "./_byte_queue.ts";
 import { ioDuplex } from "./duplex.ts";
 import type { DuplexListener } from "./listener.ts";
 import { connDuplex, dialTcpConn, OPEN_YOURSELF, requireDeno, type TcpAddress } from "./tcp.ts";
@@ -203,34 +204,50 @@ async function dialPinned(
   return socketDuplex(socket);
 }
 
-function socketDuplex(socket: TLSSocket): Duplex {
+/** `carrier` is the TCP connection below, where it is known. */
+function socketDuplex(socket: TLSSocket, carrier?: Socket): Duplex {
   const address = (host: string | undefined, number: number | undefined): DuplexAddr => ({
     transport: "tls",
     ...(host !== undefined && { hostname: host }),
     ...(number !== undefined && { port: number }),
   });
-  return ioDuplex(new NodeSocketIo(socket), {
+  return ioDuplex(new NodeSocketIo(socket, carrier), {
     covert: true,
     localAddr: address(socket.localAddress, socket.localPort),
     remoteAddr: address(socket.remoteAddress, socket.remotePort),
   });
 }
 
-/** Reads and writes of a socket of `node:tls`, paused between reads. */
+/** Bytes that wait to be read before the peer has to keep the rest. */
+const MAX_WAITING = 65_536;
+
+/**
+ * Reads and writes of a socket of `node:tls`.
+ *
+ * Its data flows, and past a bound its carrier is held up. A TLS socket of Deno 2.9.6 that is paused itself goes on
+ * reading from its carrier, keeps all that comes, and may never tell the end that comes behind it.
+ */
 class NodeSocketIo implements ByteIo {
   readonly #socket: TLSSocket;
-  #rest: Uint8Array | undefined;
+  readonly #carrier: Socket | undefined;
+  readonly #received: ByteQueue = new ByteQueue();
+  #held = false;
   #error: Error | undefined;
   #ended = false;
   #wake: (() => void) | undefined;
 
-  constructor(socket: TLSSocket) {
+  constructor(socket: TLSSocket, carrier: Socket | undefined) {
     this.#socket = socket;
+    this.#carrier = carrier;
     const wake = () => {
       this.#wake?.();
       this.#wake = undefined;
     };
-    socket.on("readable", wake);
+    socket.on("data", (chunk: Uint8Array) => {
+      this.#received.push(chunk);
+      if (this.#received.size > MAX_WAITING) this.#hold(true);
+      wake();
+    });
     socket.on("end", () => {
       this.#ended = true;
       wake();
@@ -246,20 +263,13 @@ class NodeSocketIo implements ByteIo {
   }
 
   async read(into: Uint8Array): Promise<number | null> {
-    while (this.#rest === undefined) {
-      const chunk: Uint8Array | null = this.#socket.read();
-      if (chunk !== null) {
-        this.#rest = chunk;
-        break;
-      }
+    while (this.#received.size === 0) {
+      this.#hold(false);
       if (this.#error !== undefined) throw this.#error;
       if (this.#ended) return null;
       await new Promise<void>((resolve) => this.#wake = resolve);
     }
-    const length = Math.min(into.length, this.#rest.length);
-    into.set(this.#rest.subarray(0, length));
-    this.#rest = length < this.#rest.length ? this.#rest.subarray(length) : undefined;
-    return length;
+    return this.#received.take(into);
   }
 
   write(data: Uint8Array): Promise<void> {
@@ -276,8 +286,24 @@ class NodeSocketIo implements ByteIo {
   }
 
   close(): void {
+    this.#received.clear();
     this.#socket.destroy();
   }
+
+  #hold(held: boolean): void {
+    if (held === this.#held) return;
+    this.#held = held;
+    // The carrier's own `pause()` does not reach what reads from it.
+    const handle = property(this.#carrier, "_handle");
+    const change = property(handle, held ? "readStop" : "readStart");
+    if (typeof change === "function") Reflect.apply(change, handle, []);
+    else if (held) this.#socket.pause();
+    else this.#socket.resume();
+  }
+}
+
+function property(value: unknown, name: string): unknown {
+  return typeof value === "object" && value !== null ? Reflect.get(value, name) : undefined;
 }
 
 /** Options of {@linkcode listenTls}. */
@@ -388,13 +414,15 @@ class TlsListener implements DuplexListener {
   }
 
   #take(socket: TLSSocket): void {
-    this.#handshakes.delete(`${socket.remoteAddress} ${socket.remotePort}`);
+    const peer = `${socket.remoteAddress} ${socket.remotePort}`;
+    const carrier = this.#handshakes.get(peer);
+    this.#handshakes.delete(peer);
     if (this.#closed || this.#queue.length >= BACKLOG) {
       socket.destroy();
       return;
     }
     socket.setNoDelay(true);
-    const duplex = socketDuplex(socket);
+    const duplex = socketDuplex(socket, carrier);
     const waiter = this.#waiters.shift();
     if (waiter !== undefined) waiter(duplex);
     else this.#queue.push(duplex);

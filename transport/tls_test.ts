@@ -1,4 +1,5 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
+import { within } from "../core/_deferred.ts";
 import { HtxError } from "../core/mod.ts";
 import { makeTestCertificate } from "./_test_certificate.ts";
 import { connect } from "./client.ts";
@@ -194,6 +195,35 @@ Deno.test("dialTls() refuses a fingerprint that is none, by its name", async () 
     );
   }
 });
+
+tlsTest(
+  "e-47: a client whose bytes nobody reads has to keep them, and sends them once they are read",
+  async (mine) => {
+    const listener = await listenTls({ port: 0 }, mine);
+    const accepted = listener.accept();
+    const client = await dialTls({ port: listener.addr.port! }, {
+      serverName: "localhost",
+      caCerts: [mine.cert],
+    });
+    const server = (await accepted)!;
+    const length = 64 * 1024 ** 2;
+    let sent = 0;
+    const sending = (async () => {
+      const part = new Uint8Array(65_536).fill(7);
+      for (; sent < length; sent += part.length) await client.io!.write(part);
+      await client.io!.closeWrite();
+    })();
+    await within(sending, 1_000);
+    assert(sent < 32 * 1024 ** 2, `${sent} bytes were taken`);
+    let received = 0;
+    for await (const part of server.readable) received += part.length;
+    assertEquals(received, length);
+    await sending;
+    client.close?.();
+    server.close?.();
+    listener.close();
+  },
+);
 
 Deno.test("e-43: no code of this package names a way to turn certificate verification off", async () => {
   const words = [["reject", "Unauthorized"], ["unsafely", "Ignore"], ["NODE_TLS", "_REJECT"], [
