@@ -323,8 +323,9 @@ function parseRange(
   const [, first = "", last = ""] = match;
   if (first === "") {
     if (last === "") return undefined;
-    const length = Math.min(Number(last), size);
-    return length === 0 ? "unsatisfiable" : { start: size - length, end: size };
+    if (Number(last) === 0) return "unsatisfiable";
+    // RFC 9110 §14.1.2: of an empty file it is satisfiable, and no `content-range` can say what it is.
+    return size === 0 ? undefined : { start: Math.max(0, size - Number(last)), end: size };
   }
   const start = Number(first);
   const end = last === "" ? size : Math.min(Number(last) + 1, size);

@@ -304,6 +304,9 @@ Deno.test("staticFiles() serves one range, and the whole where RFC 9110 §14 let
   const head = await files.get("/a.txt", { range: "bytes=0-3" }, "HEAD");
   assertEquals([head.status, head.headers.get("content-length")], [200, "10"]);
   assertEquals(await status(files.get("/none", { range: "bytes=0-" })), 416);
+  // RFC 9110 §14.1.2: of an empty file, the last bytes are there, all none of them; there is no `content-range` to say so.
+  assertEquals(await status(files.get("/none", { range: "bytes=-5" })), 200);
+  assertEquals(await status(files.get("/none", { range: "bytes=-0" })), 416);
 });
 
 Deno.test("a file that has just changed has a weak tag, which names no range", async () => {
