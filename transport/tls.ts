@@ -4,8 +4,9 @@
  *
  * Limitations of the runtime: neither end can see an exporter, so there is no channel binding here. Sessions are never
  * resumed. A dial that is given up during the TLS handshake leaves its socket to the runtime, which lets go of it when
- * the server does. A listener whose process ran out of file descriptors accepts nobody any more (Deno 2.9.6 tells
- * nobody either): such a process has to be started anew, with a higher limit.
+ * the server does. Of a client whose TCP connection ends without TLS's own end, a listener may lose the last bytes,
+ * which a session calls a truncation in any case. A listener whose process ran out of file descriptors accepts nobody
+ * any more (Deno 2.9.6 tells nobody either): such a process has to be started anew, with a higher limit.
  *
  * @module
  */

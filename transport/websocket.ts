@@ -13,6 +13,11 @@
  * which is a pattern of its own). Such sockets are counted, and past a bound no new ones are taken:
  * {@linkcode WebSocketListenerOptions.maxLingering}.
  *
+ * Nor does Deno's server bound what one message may come to: it collects all of its fragments before this side sees
+ * any, past every bound here, and holds what it has for as long as the socket lingers. A stranger on one connection can
+ * fill the memory of the process. On the open internet, let only those upgrade who have shown something first (a ticket,
+ * a cookie), and give the process a memory limit of its own.
+ *
  * This module is browser compatible, save for {@linkcode WebSocketListener.upgrade}.
  *
  * @module
