@@ -168,13 +168,15 @@ async function dialPinned(
 ): Promise<Duplex> {
   const { serverName, alpnProtocols, caCerts } = settings;
   const tls = globalThis.process?.getBuiltinModule?.("node:tls");
-  if (tls === undefined) {
+  const net = globalThis.process?.getBuiltinModule?.("node:net");
+  if (tls === undefined || net === undefined) {
     throw new HtxError("UNSUPPORTED", "Cannot pin a certificate: this runtime has no node:tls");
   }
   const opened = deferred<void>();
+  // Made here rather than by `tls.connect()`, which shows it to nobody.
+  const carrier = net.connect({ host: hostname, port, allowHalfOpen: true });
   const connection: ConnectionOptions & { allowHalfOpen: boolean } = {
-    host: hostname,
-    port,
+    socket: carrier,
     servername: isIpAddress(serverName) ? "" : serverName,
     checkServerIdentity: (_name, certificate) => tls.checkServerIdentity(serverName, certificate),
     ALPNProtocols: alpnProtocols,
@@ -184,6 +186,7 @@ async function dialPinned(
   const socket: TLSSocket = tls.connect(connection);
   const onError = (error: Error) => opened.reject(error);
   const onAbort = () => opened.reject(signal.reason);
+  carrier.on("error", onError);
   socket.on("error", onError);
   socket.once("secureConnect", () => opened.resolve());
   socket.once("close", () => opened.reject(new Error("the server ended the connection")));
@@ -197,12 +200,13 @@ async function dialPinned(
     }
   } catch (error) {
     socket.destroy();
+    carrier.destroy();
     throw error;
   } finally {
     signal.removeEventListener("abort", onAbort);
   }
-  socket.setNoDelay(true);
-  return socketDuplex(socket);
+  carrier.setNoDelay(true);
+  return socketDuplex(socket, carrier);
 }
 
 /** `carrier` is the TCP connection below, where it is known. */

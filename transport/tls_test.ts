@@ -225,6 +225,55 @@ tlsTest(
   },
 );
 
+tlsTest("e-47: a server whose bytes a pinned client does not read has to keep them, too", async (mine) => {
+  const listener = await listenTls({ port: 0 }, mine);
+  const accepted = listener.accept();
+  const client = await dialTls({ port: listener.addr.port! }, {
+    serverName: "localhost",
+    certificate: mine.cert,
+  });
+  const server = (await accepted)!;
+  const length = 64 * 1024 ** 2;
+  let sent = 0;
+  const sending = (async () => {
+    const part = new Uint8Array(65_536).fill(7);
+    for (; sent < length; sent += part.length) await server.io!.write(part);
+    await server.io!.closeWrite();
+  })();
+  await within(sending, 1_000);
+  assert(sent < 32 * 1024 ** 2, `${sent} bytes were taken`);
+  let received = 0;
+  for await (const part of client.readable) received += part.length;
+  assertEquals(received, length);
+  await sending;
+  client.close?.();
+  server.close?.();
+  listener.close();
+});
+
+tlsTest("dialTls() with a pinned certificate gives up as without one, and keeps no socket", async (mine) => {
+  const silent = listenTcp({ port: 0 });
+  const port = silent.addr.port!;
+  const pinned = { serverName: "localhost", certificate: mine.cert };
+  const accepted = silent.accept();
+  const late = await assertRejects(() => dialTls({ port }, { ...pinned, timeoutMs: 50 }), HtxError);
+  assertEquals([late.code, late.message.endsWith("no answer within 50 ms")], ["CONNECT_FAILED", true]);
+  const peer = (await accepted)!;
+  const buffer = new Uint8Array(16_384);
+  while (await peer.io!.read(buffer).catch(() => null) !== null); // until the client's socket is gone
+  peer.close?.();
+  const again = silent.accept();
+  const controller = new AbortController();
+  const dial = dialTls({ port }, { ...pinned, signal: controller.signal });
+  const other = (await again)!;
+  controller.abort(new RangeError("enough"));
+  await assertRejects(() => dial, RangeError, "enough");
+  other.close?.();
+  silent.close();
+  const refused = await assertRejects(() => dialTls({ port }, pinned), HtxError);
+  assertEquals(refused.code, "CONNECT_FAILED");
+});
+
 Deno.test("e-43: no code of this package names a way to turn certificate verification off", async () => {
   const words = [["reject", "Unauthorized"], ["unsafely", "Ignore"], ["NODE_TLS", "_REJECT"], [
     "allow",
