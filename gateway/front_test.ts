@@ -163,6 +163,47 @@ Deno.test("nodeFront with TLS: abort() ends connections that never shook hands",
   await Deno.remove(base, { recursive: true });
 });
 
+Deno.test("nodeFront with TLS: what nobody reads of a request stays with its client, and comes once it is read", async () => {
+  const base = await Deno.makeTempDir();
+  const tls = await makeCertificate(base);
+  const length = 64 * 1024 ** 2;
+  for (const method of ["POST", "GET"]) {
+    const gate = Promise.withResolvers<void>();
+    await using front = await nodeFront(async (request) => {
+      await gate.promise;
+      return new Response(`<${(await request.bytes()).length}>`);
+    }, { port: 0, tls, lingerBytes: 2 * length, lingerTimeoutMs: 60_000 });
+    using conn = await Deno.connectTls({
+      hostname: "127.0.0.1",
+      port: front.addr.port,
+      caCerts: [tls.cert],
+    });
+    await writeAll(conn, bytes(`${method} / HTTP/1.1\r\nHost: x\r\nContent-Length: ${length}\r\n\r\n`));
+    let sent = 0;
+    const part = new Uint8Array(65_536);
+    const sending = (async () => {
+      for (; sent < length; sent += part.length) await writeAll(conn, part);
+    })();
+    await within(sending, 1000);
+    assert(sent < length / 2, `${sent} bytes were taken of a ${method}`);
+    gate.resolve();
+    // Behind it the connection goes on, also for a request whose small body nobody reads.
+    await sending;
+    await writeAll(conn, bytes("GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc"));
+    await writeAll(
+      conn,
+      bytes("POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 3\r\n\r\nabc"),
+    );
+    const answers = await new Response(conn.readable).text();
+    assertEquals([...answers.matchAll(/<[0-9]+>/g)].map(([text]) => text), [
+      method === "POST" ? `<${length}>` : "<0>",
+      "<0>",
+      "<3>",
+    ]);
+  }
+  await Deno.remove(base, { recursive: true });
+});
+
 Deno.test("nodeFront shows the head of an answer before its body comes", async () => {
   const { promise: more, resolve: send } = Promise.withResolvers<void>();
   await using front = await nodeFront(

@@ -5,10 +5,11 @@
  * @module
  */
 
-import { timerDelay } from "../core/_timer_delay.ts";
 import type { IncomingMessage, Server, ServerResponse } from "node:http";
 import type { Socket } from "node:net";
 import { hasControls } from "../core/_controls.ts";
+import { holdReading } from "../core/_hold_reading.ts";
+import { timerDelay } from "../core/_timer_delay.ts";
 import {
   DEFAULT_FRONT_PORT,
   type FrontAddr,
@@ -64,6 +65,8 @@ export async function nodeFront(handler: FrontHandler, options: NodeFrontOptions
     connectionsCheckingInterval: Math.min(1000, Math.max(50, headersTimeoutMs / 4)),
     maxHeaderSize: options.maxHeaderBytes ?? 65_536,
   };
+  /** With TLS, the TCP sockets below, by their far ends. */
+  const carriers = new Map<string, Socket>();
   /** How many requests run, by the far end of their connection: with TLS it has two sockets. */
   const running = new Map<string, number>();
   const begin = (incoming: IncomingMessage, outgoing: ServerResponse, ended: () => void) => {
@@ -75,7 +78,7 @@ export async function nodeFront(handler: FrontHandler, options: NodeFrontOptions
       else running.delete(peer);
       ended();
     });
-    const rest = new Rest(incoming, lingerBytes);
+    const rest = new Rest(incoming, carriers.get(peer), lingerBytes);
     outgoing.once("finish", () => rest.linger(lingerTimeoutMs));
     answer(handler, incoming, outgoing, rest, encrypted, writeTimeoutMs).catch(() => outgoing.destroy());
   };
@@ -117,6 +120,13 @@ export async function nodeFront(handler: FrontHandler, options: NodeFrontOptions
     socket.on("close", () => sockets.delete(socket));
   };
   server.on("connection", track);
+  if (encrypted) {
+    server.on("connection", (carrier: Socket) => {
+      const peer = peerOf(carrier);
+      carriers.set(peer, carrier);
+      carrier.on("close", () => carriers.delete(peer));
+    });
+  }
   // With TLS, "connection" is the TCP socket: one that never shakes hands has no other.
   if (encrypted) server.on("secureConnection", track);
   await new Promise<void>((resolve, reject) => {
@@ -300,6 +310,8 @@ class NodeRequest extends Request {
 /** What comes of a request that nobody reads to its end. */
 class Rest {
   readonly #incoming: IncomingMessage;
+  readonly #carrier: Socket | undefined;
+  #held = false;
   #left: number;
   /** Whether nobody is going to read it. */
   dropping = false;
@@ -307,9 +319,31 @@ class Rest {
   /** When the body was last asked for more, by whoever reads it; `undefined` where nobody does. */
   askedAt: number | undefined;
 
-  constructor(incoming: IncomingMessage, bytes: number) {
+  constructor(incoming: IncomingMessage, carrier: Socket | undefined, bytes: number) {
     this.#incoming = incoming;
+    this.#carrier = carrier;
     this.#left = bytes;
+    const { headers } = incoming;
+    const sized = Number(headers["content-length"] ?? 0) > 0;
+    if (sized || headers["transfer-encoding"] !== undefined) this.#hold(true);
+  }
+
+  /** Reads no more: the client has to keep the rest. */
+  pause(): void {
+    this.#incoming.pause();
+    this.#hold(true);
+  }
+
+  /** Reads on. */
+  resume(): void {
+    this.#hold(false);
+    this.#incoming.resume();
+  }
+
+  #hold(held: boolean): void {
+    if (this.#carrier === undefined || held === this.#held || held && this.#incoming.complete) return;
+    this.#held = held;
+    holdReading(this.#carrier, held);
   }
 
   /** Reads what comes and drops it, so that the connection can go on; past the bound the client has to wait. */
@@ -320,17 +354,18 @@ class Rest {
     this.#incoming.on("data", (chunk: Uint8Array) => {
       this.#left -= chunk.length;
       if (this.#left >= 0) return;
-      this.#incoming.pause();
+      this.pause();
       // A client that reads while it sends learns of it, and has what is left of the time to take its answer.
       if (this.#linger !== undefined) this.#incoming.socket.end();
     });
-    this.#incoming.resume();
+    this.resume();
   }
 
   /** The answer is out: gives the request this long to end. */
   linger(ms: number): void {
     const incoming = this.#incoming;
     const { socket } = incoming;
+    if (incoming.complete) this.#hold(false); // the next request may come
     if (incoming.complete || socket.destroyed) return;
     const answeredAt = performance.now();
     const late = () => {
@@ -364,7 +399,7 @@ function bodyOf(incoming: IncomingMessage, rest: Rest): ReadableStream<Uint8Arra
       incoming.pause();
       incoming.on("data", (chunk: Uint8Array) => {
         if (over || rest.dropping) return;
-        incoming.pause();
+        rest.pause();
         controller.enqueue(new Uint8Array(chunk));
       });
       incoming.on("end", () => end(() => controller.close()));
@@ -376,7 +411,7 @@ function bodyOf(incoming: IncomingMessage, rest: Rest): ReadableStream<Uint8Arra
     pull: () => {
       if (rest.dropping) throw new Error("The request was answered before its body was read");
       rest.askedAt = performance.now();
-      incoming.resume();
+      rest.resume();
     },
     cancel: () => {
       over = true;

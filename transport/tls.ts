@@ -11,8 +11,9 @@
  * @module
  */
 
-import { timerDelay } from "../core/_timer_delay.ts";
 import { deferred } from "../core/_deferred.ts";
+import { holdReading } from "../core/_hold_reading.ts";
+import { timerDelay } from "../core/_timer_delay.ts";
 import type { Socket } from "node:net";
 import type { ConnectionOptions, Server, TlsOptions, TLSSocket } from "node:tls";
 import {
@@ -229,8 +230,8 @@ const MAX_WAITING = 65_536;
 /**
  * Reads and writes of a socket of `node:tls`.
  *
- * Its data flows, and past a bound its carrier is held up. A TLS socket of Deno 2.9.6 that is paused itself goes on
- * reading from its carrier, keeps all that comes, and may never tell the end that comes behind it.
+ * Its data flows, and past a bound its carrier is held up: a TLS socket of Deno 2.9.6 that is paused itself keeps all that
+ * comes, and may never tell the end that comes behind it.
  */
 class NodeSocketIo implements ByteIo {
   readonly #socket: TLSSocket;
@@ -298,17 +299,10 @@ class NodeSocketIo implements ByteIo {
   #hold(held: boolean): void {
     if (held === this.#held) return;
     this.#held = held;
-    // The carrier's own `pause()` does not reach what reads from it.
-    const handle = property(this.#carrier, "_handle");
-    const change = property(handle, held ? "readStop" : "readStart");
-    if (typeof change === "function") Reflect.apply(change, handle, []);
-    else if (held) this.#socket.pause();
+    if (holdReading(this.#carrier, held)) return;
+    if (held) this.#socket.pause();
     else this.#socket.resume();
   }
-}
-
-function property(value: unknown, name: string): unknown {
-  return typeof value === "object" && value !== null ? Reflect.get(value, name) : undefined;
 }
 
 /** Options of {@linkcode listenTls}. */
