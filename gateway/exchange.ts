@@ -91,8 +91,8 @@ export class Exchange {
   #stream: HtxStream | undefined;
   #connection: HtxConnection | undefined;
   #dialing: AbortController | undefined;
-  /** Places for a hook's stream that are being waited for. */
-  readonly #opening: Set<AbortController> = new Set();
+  /** Places for a hook's streams that are being waited for. */
+  #opening: Set<AbortController> | undefined;
   #wake: (() => void) | undefined;
   /** Breaks off an answer that is being streamed. */
   #cut: ((error: HtxError) => void) | undefined;
@@ -154,7 +154,7 @@ export class Exchange {
 
   /** Whether it can go to another upstream while it waits: nothing of it has been sent, or it can be sent again. */
   get movable(): boolean {
-    if (this.parsed.webSocket) return this.#opening.size > 0; // else its hook has the stream
+    if (this.parsed.webSocket) return (this.#opening?.size ?? 0) > 0; // else its hook has the stream
     return this.replayable || (this.#stream === undefined && !this.#bodyStarted);
   }
 
@@ -221,7 +221,7 @@ export class Exchange {
     for (;;) {
       const upstream = this.upstream = pool.pick(tried);
       const opening = new AbortController();
-      this.#opening.add(opening);
+      (this.#opening ??= new Set()).add(opening);
       try {
         return (await pool.open(upstream, AbortSignal.any([signal, opening.signal]))).stream;
       } catch (error) {
@@ -229,7 +229,7 @@ export class Exchange {
         if (signal.aborted || tried.has(pool.pick(tried))) throw error;
         this.#gateway.metrics.retries++;
       } finally {
-        this.#opening.delete(opening);
+        this.#opening?.delete(opening);
       }
     }
   }
@@ -428,7 +428,7 @@ export class Exchange {
 
   giveUp(why: GiveUp): void {
     if (this.#over || this.#gaveUp !== undefined) return;
-    if (why === "moved" && this.#opening.size > 0) {
+    if (why === "moved" && this.#opening !== undefined && this.#opening.size > 0) {
       for (const opening of this.#opening) {
         opening.abort(new HtxError("CONNECT_FAILED", "Cannot reach upstream: it does not answer"));
       }
