@@ -9,7 +9,7 @@
  * @module
  */
 
-import { deferred, HtxError, raced, tell } from "./_core.ts";
+import { deferred, HtxError, raced, tell, timerDelay } from "./_core.ts";
 import {
   BlockNotFoundError,
   type Blockstore,
@@ -178,8 +178,6 @@ const CLOSE_TIMEOUT = 1_000;
 const MAX_TICK_INTERVAL = 1_000;
 /** Streams that a client may have open on one connection (HTX 1.1 §4). */
 const MAX_STREAMS_PER_PEER = 256;
-/** Longest time that a timer can be set to, in ms. */
-const MAX_TIMER = 2 ** 31 - 1;
 
 /** Who hears of a block. */
 interface Sink {
@@ -819,7 +817,7 @@ export class BitswapClient implements AsyncDisposable {
     const limit = this.#reconnectTimeoutMs;
     const timer = setTimeout(
       () => overdue.abort(new HtxError("TIMEOUT", `Cannot open stream to ${peer.id}: waited ${limit} ms`)),
-      Math.min(limit, MAX_TIMER),
+      timerDelay(limit),
     );
     const end = AbortSignal.any([signal, overdue.signal]);
     try {

@@ -12,6 +12,7 @@
  */
 
 import { deferred } from "./_deferred.ts";
+import { timerDelay } from "./_timer_delay.ts";
 import {
   type Carrier,
   DirectCarrier,
@@ -75,7 +76,7 @@ const { setImmediate } = /* @__PURE__ */ globalThis as { setImmediate?: (callbac
 const SYSTEM_CLOCK: Clock = {
   now: () => performance.now(),
   setTimer: (delay, callback) => {
-    const id = setTimeout(callback, Math.min(Math.ceil(delay), 2 ** 31 - 1));
+    const id = setTimeout(callback, timerDelay(Math.ceil(delay)));
     return () => clearTimeout(id);
   },
   ...setImmediate && { turn: () => new Promise<void>((resolve) => setImmediate(resolve)) },

@@ -5,6 +5,7 @@
  * @module
  */
 
+import { timerDelay } from "../core/_timer_delay.ts";
 import { type HtxConnection, HtxError, type HtxStream, timingSafeEqual, toHex } from "../core/mod.ts";
 import { type KeyPair, publicKeyFromHex } from "../noise/mod.ts";
 import { MAX_PATHS, PathSet, type PathState, type PathSwitch } from "../overlay/paths.ts";
@@ -449,7 +450,7 @@ export class UpstreamPool {
     this.#timer = setTimeout(() => {
       this.#timer = undefined;
       this.#probe();
-    }, Math.min(Math.max(0, at - performance.now()), 2 ** 31 - 1));
+    }, timerDelay(Math.max(0, at - performance.now())));
   }
 }
 

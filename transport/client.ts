@@ -333,7 +333,8 @@ export class HtxClient implements AsyncDisposable {
   }
 
   /**
-   * Opens a stream; the server learns of it with its first data. Waits while as many are open as the server allows.
+   * Opens a stream; the server learns of it with its first data. Waits while every connection that there may be has as
+   * many open as it may (`maxConnections`, `maxLocalStreams`).
    *
    * @throws {HtxError} what dialing failed with, or `CLOSED` when the client was closed
    * @throws the signal's reason

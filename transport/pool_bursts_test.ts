@@ -2,6 +2,7 @@ import { assert, assertEquals, assertRejects } from "@std/assert";
 import fc from "fast-check";
 import { type Duplex, type HtxConnection, HtxError, type HtxStream } from "../core/mod.ts";
 import { KeyPair } from "../noise/mod.ts";
+import { endsWithHandshake } from "./_test_dial.ts";
 import { HtxClient, REDIAL_MS } from "./client.ts";
 import { memoryDuplexPair } from "./memory.ts";
 import { httpStreams } from "./serve.ts";
@@ -207,18 +208,7 @@ Deno.test("further connections that end with their handshake are not dialed one 
   await using pool = new Pool({
     maxConnections: 2,
     maxLocalStreams: 1,
-    dial: (nth) => {
-      if (nth === 1) return undefined;
-      const [here, there] = memoryDuplexPair();
-      const io = there.io!;
-      const write = io.write.bind(io);
-      io.write = async (data) => {
-        await write(data);
-        await io.closeWrite();
-      };
-      acceptDuplex(there, { keyPair: KEY, onStream: echo() }).catch(() => {});
-      return Promise.resolve(here);
-    },
+    dial: (nth) => nth === 1 ? undefined : Promise.resolve(endsWithHandshake(KEY)),
   });
   const [first, second] = pool.burst(2);
   const held = await first!;

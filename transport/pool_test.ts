@@ -1,6 +1,7 @@
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { type Duplex, type HtxConnection, HtxError } from "../core/mod.ts";
 import { KeyPair } from "../noise/mod.ts";
+import { endsWithHandshake } from "./_test_dial.ts";
 import { HtxClient, roundtrip } from "./client.ts";
 import type { DuplexListener } from "./listener.ts";
 import { memoryDuplexPair } from "./memory.ts";
@@ -239,16 +240,7 @@ Deno.test("a connection that ends with its handshake fails who asked for it, and
   let dials = 0;
   const client = new HtxClient(async () => {
     if (++dials > 9) throw new HtxError("CONNECT_FAILED", "enough");
-    const [here, there] = memoryDuplexPair();
-    // Answers message 1 and ends.
-    const io = there.io!;
-    const write = io.write.bind(io);
-    io.write = async (data) => {
-      await write(data);
-      await io.closeWrite();
-    };
-    acceptDuplex(there, { keyPair: KEY, onStream: echo() }).catch(() => {});
-    return await Promise.resolve(here);
+    return await Promise.resolve(endsWithHandshake(KEY));
   }, { remoteStatic: KEY.publicKey, postQuantum: "off" });
   assertEquals((await assertRejects(() => client.connection(), HtxError)).code, "HANDSHAKE_FAILED");
   assertEquals(dials, 1);

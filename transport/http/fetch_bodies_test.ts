@@ -17,6 +17,7 @@ import {
   serveHttpStream,
 } from "./mod.ts";
 
+const GET = { method: "GET", scheme: "https", authority: "app.example", path: "/", fields: [] };
 const TEXT = "a body of some length, ".repeat(5000);
 
 /** One exchange: what the client got, and what the handler failed with. */
@@ -24,14 +25,7 @@ async function exchange(handler: HttpHandler, request: Partial<HttpRequestParts>
   const { client, server } = streamPair();
   const errors: unknown[] = [];
   const served = serveHttpStream(server, handler, { onError: (error) => errors.push(error) });
-  const response = await fetchOverStream(client, {
-    method: "GET",
-    scheme: "https",
-    authority: "app.example",
-    path: "/",
-    fields: [],
-    ...request,
-  });
+  const response = await fetchOverStream(client, { ...GET, ...request });
   const text = await response.text();
   await served;
   return { status: response.status, headers: response.headers, text, errors };
@@ -114,8 +108,7 @@ Deno.test("a streamed Response goes out chunk by chunk, before it is complete", 
   const { client, server } = streamPair();
   const source = Promise.withResolvers<ReadableStreamDefaultController<Uint8Array>>();
   const served = serveHttpStream(server, () => new Response(new ReadableStream({ start: source.resolve })));
-  const parts = { method: "GET", scheme: "https", authority: "app.example", path: "/", fields: [] };
-  const response = await fetchOverStream(client, parts);
+  const response = await fetchOverStream(client, GET);
   const controller = await source.promise;
   const reader = response.body!.getReader();
   for (const part of ["one", "two"]) {
@@ -275,14 +268,7 @@ Deno.test("a streamed request and any response have a byte stream, whole however
           const headers: HeadersInit = known ? { "content-length": String(content.length) } : {};
           return new Response(pieces(), { headers });
         });
-        const response = await fetchOverStream(client, {
-          method: "POST",
-          scheme: "https",
-          authority: "app.example",
-          path: "/",
-          fields: [],
-          body: pieces(),
-        });
+        const response = await fetchOverStream(client, { ...GET, method: "POST", body: pieces() });
         const got = response.body === null ? new Uint8Array() : await readWith(response.body, rooms);
         await served;
         assertEquals([posted, got], [content, content]);
@@ -306,13 +292,7 @@ Deno.test("a body that breaks off gives what came before it to a BYOB reader, th
         },
       }),
     ), { onError: () => {} });
-  const response = await fetchOverStream(client, {
-    method: "GET",
-    scheme: "https",
-    authority: "app.example",
-    path: "/",
-    fields: [],
-  });
+  const response = await fetchOverStream(client, GET);
   const reader = response.body!.getReader({ mode: "byob" });
   const { value } = await reader.read(new Uint8Array(64));
   assertEquals(value, utf8("what came"));
@@ -329,13 +309,7 @@ Deno.test("a BYOB reader that lets go while a read waits loses nothing of what c
         server,
         () => new Response(new ReadableStream({ start: source.resolve })),
       );
-      const response = await fetchOverStream(client, {
-        method: "GET",
-        scheme: "https",
-        authority: "app.example",
-        path: "/",
-        fields: [],
-      });
+      const response = await fetchOverStream(client, GET);
       const controller = await source.promise;
       const first = response.body!.getReader({ mode: "byob" });
       const waiting = assertRejects(() => first.read(new Uint8Array(2)), TypeError);
@@ -355,8 +329,7 @@ Deno.test("a small answer is a Response as any other, sent on as bytes, and take
   const fetched = async (content: string) => {
     const { client, server } = streamPair();
     const served = serveHttpStream(server, () => new Response(content, { headers: { "x-a": "b" } }));
-    const parts = { method: "GET", scheme: "https", authority: "app.example", path: "/", fields: [] };
-    const response = await fetchOverStream(client, parts);
+    const response = await fetchOverStream(client, GET);
     await served;
     return response;
   };
@@ -393,7 +366,7 @@ function transferred(chunk: Uint8Array): Uint8Array {
 }
 
 Deno.test("chunks of a body are their reader's, who may transfer their memory, however they came in", async () => {
-  const head = { method: "POST", scheme: "https", authority: "app.example", path: "/", fields: [] };
+  const head = { ...GET, method: "POST" };
   const layouts = [[10, 10, 10], [20_000, 3000, 10], [10, 20_000, 10], [50_000, 50_000], [70_000, 1, 70_000]];
   for (const sizes of layouts) {
     const pieces = sizes.map((size, i) => new Uint8Array(size).fill(i + 1));
@@ -415,7 +388,7 @@ Deno.test("chunks of a body are their reader's, who may transfer their memory, h
       { // a response
         const { client, server } = streamPair();
         const sent = send(server, encodeHttpResponse({ status: 200, fields: [] }));
-        const response = await fetchOverStream(client, { ...head, method: "GET" });
+        const response = await fetchOverStream(client, GET);
         assertEquals(await collect(response.body!), content, told);
         await sent;
       }
@@ -433,7 +406,7 @@ Deno.test("chunks of a body are their reader's, who may transfer their memory, h
       { // without a stream
         const { client, server } = streamPair();
         const sent = send(server, encodeHttpResponse({ status: 200, fields: [] }));
-        const { body } = await exchangeOverStream(client, { ...head, method: "GET" });
+        const { body } = await exchangeOverStream(client, GET);
         const got: Uint8Array[] = [];
         for (let chunk; (chunk = await body.read()) !== null;) got.push(transferred(chunk));
         assertEquals(concat(...got), content, told);
@@ -452,8 +425,7 @@ Deno.test("a control character in a field's value is a blank in the Response, wh
     }),
     { end: true },
   );
-  const head = { method: "GET", scheme: "https", authority: "app.example", path: "/", fields: [] };
-  const response = await fetchOverStream(client, head);
+  const response = await fetchOverStream(client, GET);
   assertEquals([response.headers.get("x-a"), response.headers.get("x-plain")], ["b c\td", "b c\td"]);
   assertEquals(await response.text(), "whole");
 });
