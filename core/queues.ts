@@ -71,7 +71,7 @@ export class SendQueue {
   appendCopy(data: Uint8Array): void {
     let rest = data;
     const last = this.#chunks.length - 1;
-    const block = this.#blocks[last];
+    const block = last < 0 ? undefined : this.#blocks[last]; // an index below 0 is a name: slow to look up
     const room = block === undefined ? 0 : block.length - this.#filled;
     // Where little waits and the block is about to be full, all of it goes to a fresh one: frames are cut from its start.
     if (block !== undefined && room > 0 && !(rest.length > room && this.#hasLittle())) {
@@ -200,7 +200,8 @@ export class SendQueue {
     giveBlock(this.#blocks[this.#head]);
     this.#cut = false;
     if (++this.#head === this.#chunks.length) {
-      this.#chunks.length = this.#blocks.length = 0;
+      empty(this.#chunks);
+      empty(this.#blocks);
       this.#head = 0;
     } else if (this.#head > 32 && this.#head * 2 > this.#chunks.length) {
       this.#chunks.splice(0, this.#head);
@@ -208,6 +209,12 @@ export class SendQueue {
       this.#head = 0;
     }
   }
+}
+
+/** Mostly there is one element: taking it out is ten times cheaper than setting the length. */
+function empty(array: unknown[]): void {
+  if (array.length === 1) array.pop();
+  else array.length = 0;
 }
 
 function giveBlock(block: Bytes | undefined): void {
@@ -242,7 +249,7 @@ export class ReceiveQueue {
     if (chunk === undefined) return undefined;
     this.size -= chunk.length;
     if (++this.#head === this.#chunks.length) {
-      this.#chunks.length = 0;
+      empty(this.#chunks);
       this.#head = 0;
       this.#block = undefined;
     } else if (this.#head > 32 && this.#head * 2 > this.#chunks.length) {
