@@ -227,10 +227,10 @@ class NativeDhKey implements DhPrivateKey {
 /** Raw bytes for an import: the runtimes take any typed array, their types name `Buffer` alone. */
 type DerKey = NodeCrypto.PublicKeyInput["key"];
 
-/** DER is the cheapest way in and out: JWK goes through base64. */
+/** DER is the cheapest way in and out: JWK goes through base64. Public keys pass through here, one after another. */
+const spki = /* @__PURE__ */ new Uint8Array([...SPKI_PREFIX, ...new Uint8Array(DH_LENGTH)]);
+
 function toSpki(publicKey: Uint8Array): DerKey {
-  const spki = new Uint8Array(SPKI_PREFIX.length + DH_LENGTH);
-  spki.set(SPKI_PREFIX);
   spki.set(publicKey, SPKI_PREFIX.length);
   return spki as DerKey;
 }

@@ -43,7 +43,9 @@ export class SymmetricState {
 
   /** Noise MixKey(). The input is the caller's to wipe. */
   mixKey(inputKeyMaterial: Uint8Array): void {
-    const [chainingKey, key] = this.#hkdf(inputKeyMaterial);
+    const out = this.#hkdf(inputKeyMaterial); // both halves are overwritten in the end
+    const chainingKey = out.subarray(0, HASH_LENGTH);
+    const key = out.subarray(HASH_LENGTH);
     this.#chainingKey.fill(0);
     this.#chainingKey = chainingKey;
     this.#cipher?.wipe();
@@ -79,9 +81,11 @@ export class SymmetricState {
 
   /** Noise Split(). The state is of no use afterwards: its secrets are overwritten. */
   split(): SplitKeys {
-    const [k1, k2] = this.#hkdf(EMPTY);
+    const out = this.#hkdf(EMPTY);
+    const keys = { k1: out.slice(0, HASH_LENGTH), k2: out.slice(HASH_LENGTH) };
+    out.fill(0);
     this.wipe();
-    return { k1, k2 };
+    return keys;
   }
 
   /** Overwrites the chaining key and the cipher's key. */
@@ -91,11 +95,8 @@ export class SymmetricState {
   }
 
   /** Noise §4.3 HKDF(chaining_key, ikm, 2), which is RFC 5869 with ck as salt, an empty info and 64 bytes. */
-  #hkdf(inputKeyMaterial: Uint8Array): [Bytes, Bytes] {
-    const out = this.#crypto.hkdfSha256(inputKeyMaterial, this.#chainingKey, EMPTY, 2 * HASH_LENGTH);
-    const halves: [Bytes, Bytes] = [out.slice(0, HASH_LENGTH), out.slice(HASH_LENGTH)];
-    out.fill(0);
-    return halves;
+  #hkdf(inputKeyMaterial: Uint8Array): Bytes {
+    return this.#crypto.hkdfSha256(inputKeyMaterial, this.#chainingKey, EMPTY, 2 * HASH_LENGTH);
   }
 }
 
