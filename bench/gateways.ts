@@ -77,6 +77,11 @@ export async function openGateways(work: Work): Promise<OpenGroup> {
       const { port, pids } = await start("http_gateway.ts", [htx.info]);
       return { port, pids: [...pids, ...htx.pids] };
     });
+    await add("hand", undefined, async () => {
+      const upstream = await start("hand_gateway.ts", ["upstream"]);
+      const { port, pids } = await start("hand_gateway.ts", ["gateway", upstream.info]);
+      return { port, pids: [...pids, ...upstream.pids] };
+    });
     for (const version of ["h1", "h2"]) {
       await add(`proxy-${version}`, noTls, async () => {
         const { port, pids } = await start("http_proxy.ts", [`${sealed!.port}`, version, tls!.certificate]);

@@ -47,6 +47,7 @@ export const LABELS: Readonly<Record<string, string>> = {
   "htx-streams": "htx, web streams",
   "htx-hybrid": "htx, hybrid",
   "aead": "Deno TCP + ChaCha20-Poly1305 by hand",
+  "hand": "the least of it, by hand",
   "tcp": "Deno TCP",
   "tls": "Deno TLS",
   "libp2p": "js-libp2p on Deno",
@@ -113,6 +114,11 @@ function sessionPairs(work: Work): readonly Pair[] {
       client: (phases) => denoRun(role("deno_session.ts"), ["client", kind, certificate, phases], { env }),
     };
   };
+  const hand: Omit<Pair, "phases"> = {
+    variant: "hand",
+    server: () => denoRun(role("hand_session.ts"), ["server"], { env }),
+    client: (phases) => denoRun(role("hand_session.ts"), ["client", phases], { env }),
+  };
   const modules = peers.file("libp2p_modules.mjs");
   const ofPeers = {
     config: decodeURIComponent(new URL("deno.json", peers.folder).pathname),
@@ -130,6 +136,7 @@ function sessionPairs(work: Work): readonly Pair[] {
     { ...htx("htx"), phases: ["bulk", ...echo, ...streams, "dialclose"] },
     { ...htx("htx-streams", { bulk: "bulkstreams" }), phases: ["bulk"] },
     { ...htx("htx-hybrid", { dialclose: "dialclosehybrid" }), phases: ["dialclose"] },
+    { ...hand, phases: ["echo1", "dialclose"] },
     { ...deno("aead"), phases: ["bulk"] },
     { ...deno("tcp"), phases: ["bulk", ...echo, "dialclose"] },
     { ...deno("tls"), phases: ["bulk", ...echo, "dialclose"] },
