@@ -546,10 +546,10 @@ export class HtxConnection implements AsyncDisposable {
   }
 
   /** Whether what is due may wait for what is written before the event loop turns. */
-  #mayWait(): boolean {
+  #mayWait(now: number): boolean {
     const session = this.#session;
     if (
-      this.#clock.now() - this.#wroteAt >= BUSY_MS || session.creditDue || session.closing ||
+      now - this.#wroteAt >= BUSY_MS || session.creditDue || session.closing ||
       session.outputSize(SMALL_BATCH) >= SMALL_BATCH
     ) return false;
     if (this.#gain >= WORTHWHILE_GAIN) return true;
@@ -561,10 +561,12 @@ export class HtxConnection implements AsyncDisposable {
   async #flush(): Promise<void> {
     const session = this.#session;
     await this.#gathered();
-    if (this.#clock.turn !== undefined && this.#mayWait()) {
+    let now = this.#clock.now(); // asked for once a batch: it costs as much as sealing a small frame
+    if (this.#clock.turn !== undefined && this.#mayWait(now)) {
       const { puts } = session;
       await this.#clock.turn();
       this.#gain += (session.puts - puts - this.#gain) * GAIN_WEIGHT;
+      now = this.#clock.now();
     }
     try {
       while ((session.outputDue || this.#pending.length > 0) && !this.#ending) {
@@ -575,14 +577,14 @@ export class HtxConnection implements AsyncDisposable {
         const pool = size <= SMALL_BATCH ? smallSendPool : largeSendPool;
         const buffer = pool.take();
         buffer.set(head);
-        const length = head.length + (due ? session.fill(buffer.subarray(head.length)) : 0);
+        const length = head.length + (due ? session.fill(buffer.subarray(head.length), now) : 0);
         if (length > 0) {
           this.#writes++;
-          this.#writeSince = session.lastFill;
+          this.#writeSince = now;
           const written = this.#carrier.write(buffer.subarray(0, length));
           this.#arm(); // once the bytes are on their way: it need not hold them up
           await written;
-          this.#wroteAt = this.#clock.now();
+          this.#wroteAt = now = this.#clock.now();
           this.#writeSince = undefined;
           // Less than a frame came in meanwhile: who wrote it may be about to write more.
           if (session.outputDue && session.outputSize(MAX_PLAINTEXT_LENGTH) < MAX_PLAINTEXT_LENGTH) {

@@ -38,8 +38,11 @@ class BlockPool {
   }
 }
 
+/** Bytes of the least block. */
+const SMALL_BLOCK = 2048;
+
 /** The least of these that holds a write, or the largest, from which two full frames are cut. */
-const pools: readonly BlockPool[] = /* @__PURE__ */ [2048, 16_384, 2 * MAX_PLAINTEXT_LENGTH].map((size) =>
+const pools: readonly BlockPool[] = /* @__PURE__ */ [SMALL_BLOCK, 16_384, 2 * MAX_PLAINTEXT_LENGTH].map((size) =>
   new BlockPool(size)
 );
 
@@ -69,6 +72,7 @@ export class SendQueue {
 
   /** Adds a copy of `data`. */
   appendCopy(data: Uint8Array): void {
+    if (this.#chunks.length === 0 && data.length <= SMALL_BLOCK) return this.#first(data);
     let rest = data;
     const last = this.#chunks.length - 1;
     const block = last < 0 ? undefined : this.#blocks[last]; // an index below 0 is a name: slow to look up
@@ -95,6 +99,15 @@ export class SendQueue {
       rest = rest.subarray(part.length);
     }
     this.size += data.length;
+  }
+
+  /** As all of it, for the little that mostly goes out before more comes. */
+  #first(data: Uint8Array): void {
+    if (data.length === 0) return;
+    const block = pools[0]!.take();
+    block.set(data);
+    this.#filled = this.size = data.length;
+    this.#push(block.subarray(0, data.length), block);
   }
 
   /** How many of at most `length` bytes to take: all, or those that lie in one piece where that is half a frame. */
@@ -200,8 +213,7 @@ export class SendQueue {
     giveBlock(this.#blocks[this.#head]);
     this.#cut = false;
     if (++this.#head === this.#chunks.length) {
-      empty(this.#chunks);
-      empty(this.#blocks);
+      this.#chunks.length = this.#blocks.length = 0;
       this.#head = 0;
     } else if (this.#head > 32 && this.#head * 2 > this.#chunks.length) {
       this.#chunks.splice(0, this.#head);
@@ -209,12 +221,6 @@ export class SendQueue {
       this.#head = 0;
     }
   }
-}
-
-/** Mostly there is one element: taking it out is ten times cheaper than setting the length. */
-function empty(array: unknown[]): void {
-  if (array.length === 1) array.pop();
-  else array.length = 0;
 }
 
 function giveBlock(block: Bytes | undefined): void {
@@ -249,7 +255,7 @@ export class ReceiveQueue {
     if (chunk === undefined) return undefined;
     this.size -= chunk.length;
     if (++this.#head === this.#chunks.length) {
-      empty(this.#chunks);
+      this.#chunks.length = 0;
       this.#head = 0;
       this.#block = undefined;
     } else if (this.#head > 32 && this.#head * 2 > this.#chunks.length) {

@@ -915,14 +915,15 @@ export class HtxSession {
   /**
    * Seals what is due into `into`, at least {@linkcode MIN_FILL_LENGTH} bytes long, and returns how many bytes
    * are to be sent, in one write and in order. Control frames go first; streams take turns, one frame each, so
-   * that none delays another by more than a frame. Call again while {@linkcode HtxSession.outputDue}.
+   * that none delays another by more than a frame. Call again while {@linkcode HtxSession.outputDue}. `now` is the time
+   * on the session's clock.
    */
-  fill(into: Uint8Array): number {
+  fill(into: Uint8Array, now: number = this.#now()): number {
     if (into.length < MIN_FILL_LENGTH) {
       throw new RangeError(`Cannot fill: fewer than ${MIN_FILL_LENGTH} bytes of room`);
     }
     if (this.#closeState === "sent") return 0;
-    const now = this.lastFill = this.#now();
+    this.lastFill = now;
     let at = this.#sealUpdate(into, now);
     if (!this.#sealer.aged(now)) at = this.#sealDue(into, at, now);
     if (at > 0) {
