@@ -134,6 +134,17 @@ Deno.test("the session cookie: plain without TLS, Secure with __Host- by https o
   assertEquals(answer.header("cookie"), "a=b");
 });
 
+Deno.test("an answer that brings the session cookie is kept by no cache in front; the next one is as its application says", async () => {
+  const app = () =>
+    new Response("for all", { headers: { "cache-control": "public, max-age=600, s-maxage=3600" } });
+  await using g = over(app, { admission: guard() });
+  const first = await g.ask(`/?${makeTicketQuery(key)}`);
+  assertEquals(first.headers.get("cache-control"), "max-age=600, private");
+  const next = await g.ask("/", { headers: { cookie: cookieOf(first) } });
+  assertEquals(next.headers.getSetCookie(), []);
+  assertEquals(next.headers.get("cache-control"), "public, max-age=600, s-maxage=3600");
+});
+
 Deno.test("e-40: sliding prolongs, rotation of keys keeps, removal revokes", async () => {
   let now = 1_800_000_000_000;
   const [old, fresh] = [new Uint8Array(32).fill(1), new Uint8Array(32).fill(2)];

@@ -18,6 +18,7 @@ import { within } from "../core/_deferred.ts";
 import { hasControls } from "../core/_controls.ts";
 import { appendForwarding, type ClientFacts } from "./forwarded.ts";
 import type { FrontInfo } from "./front.ts";
+import { privately } from "./_cache.ts";
 import { offerToLend } from "./_lending.ts";
 import type { resolveGatewayLimits } from "./limits.ts";
 import type { GatewayMetrics, Outcome } from "./metrics.ts";
@@ -451,7 +452,7 @@ export class Exchange {
     this.#status = status;
     this.#unwatch();
     const { setTrailers } = this.info;
-    const headers: [string, string][] = [];
+    let headers: [string, string][] = [];
     for (const field of received.fields) {
       if (setTrailers === undefined && field[0] === "trailer") continue;
       if (status === 205 && field[0] === "content-length") continue; // RFC 9110 §15.3.6: there is no content
@@ -459,7 +460,7 @@ export class Exchange {
       headers.push(field as [string, string]);
     }
     const { setCookie } = this;
-    if (setCookie !== undefined) headers.push(["set-cookie", setCookie]);
+    if (setCookie !== undefined) headers = [...privately(headers), ["set-cookie", setCookie]];
     const contentless = status === 204 || status === 205 || status === 304;
     const bodiless = contentless || this.parsed.method === "HEAD";
     const { complete } = body;
