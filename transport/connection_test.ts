@@ -512,6 +512,7 @@ Deno.test("a refused dial is CONNECT_FAILED with the fix in it, and roundtrip() 
 Deno.test("bounds out of range are the caller's mistake, told before anything is opened", async () => {
   assertThrows(() => serveStreams(echo(), { maxHalfOpen: 0 }), RangeError);
   assertThrows(() => serveStreams(echo(), { maxConnections: 0.5 }), RangeError);
+  assertThrows(() => serveStreams(echo(), { maxConnectionsPerAddress: 0 }), RangeError);
   assertThrows(() => serveStreams(echo(), { frameTimeoutMs: -1 }), RangeError);
   await assertRejects(
     () => connect({ port: 1 }, { remoteStatic: SERVER_KEY.publicKey, maxPeerStreams: -1 }),

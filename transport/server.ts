@@ -30,6 +30,7 @@ import {
   respond,
   type RespondOptions,
 } from "../noise/mod.ts";
+import { AddressPlaces } from "./_address_places.ts";
 import { acceptNext } from "./_accept.ts";
 import { duplexIo } from "./_duplex_io.ts";
 import { endDuplex } from "../core/_end_duplex.ts";
@@ -201,6 +202,14 @@ export interface ServeStreamsOptions extends Omit<AcceptOptions, "keyPair" | "on
   maxHalfOpen?: number | undefined;
   /** Connections at once; past it new ones are closed, none of their streams seen. @default {4096} */
   maxConnections?: number | undefined;
+  /**
+   * Connections at once from one address (of IPv6: from one /64), handshakes under way among them; past it new ones are
+   * closed. Who comes through the same gateway, proxy or NAT has one address. Carriers that know no addresses count
+   * nothing.
+   *
+   * @default {none: as many as `maxConnections`}
+   */
+  maxConnectionsPerAddress?: number | undefined;
   /** Called once it listens. */
   onListen?: ((server: HtxServer) => void) | undefined;
   /** Called with each connection that came through its handshake. */
@@ -222,6 +231,7 @@ export class HtxServer implements AsyncDisposable {
   readonly #listeners: readonly DuplexListener[];
   readonly #maxHalfOpen: number;
   readonly #maxConnections: number;
+  readonly #places: AddressPlaces;
   readonly #onConnection: ServeStreamsOptions["onConnection"];
   readonly #onError: ServeStreamsOptions["onError"];
   readonly #halfOpen: Set<AbortController> = new Set();
@@ -236,6 +246,12 @@ export class HtxServer implements AsyncDisposable {
     this.publicKey = keyPair.publicKey;
     this.#maxHalfOpen = bound("maxHalfOpen", options.maxHalfOpen ?? 1024);
     this.#maxConnections = bound("maxConnections", options.maxConnections ?? 4096);
+    const { maxConnectionsPerAddress } = options;
+    this.#places = new AddressPlaces(
+      maxConnectionsPerAddress === undefined
+        ? Infinity
+        : bound("maxConnectionsPerAddress", maxConnectionsPerAddress),
+    );
     this.#onConnection = options.onConnection;
     this.#onError = options.onError;
     const { signal, ...accept } = options;
@@ -295,10 +311,31 @@ export class HtxServer implements AsyncDisposable {
   }
 
   async #accept(duplex: Duplex): Promise<HtxConnection | undefined> {
-    if (this.#stopping || this.#full) {
+    const leave = this.#stopping || this.#full ? undefined : this.#places.take(duplex.remoteAddr?.hostname);
+    if (leave === undefined) {
       endDuplex(duplex);
       return undefined;
     }
+    const connection = await this.#shakeHands(duplex);
+    if (connection === undefined) {
+      leave();
+      return undefined;
+    }
+    const ended = () => {
+      leave();
+      this.#connections.delete(connection);
+    };
+    this.#track(connection.closed.then(ended, ended));
+    if (this.#stopping) {
+      this.#track(connection.close({ code: "GOING_AWAY" }));
+      return undefined;
+    }
+    tell(this.#onConnection, connection, this.#onError);
+    return connection;
+  }
+
+  /** The connection, once its handshake is through; `undefined` where that failed, or all places are taken. */
+  async #shakeHands(duplex: Duplex): Promise<HtxConnection | undefined> {
     if (this.#halfOpen.size >= this.#maxHalfOpen) {
       const oldest: AbortController | undefined = this.#halfOpen.values().next().value;
       if (oldest !== undefined) {
@@ -308,7 +345,6 @@ export class HtxServer implements AsyncDisposable {
     }
     const controller = new AbortController();
     this.#halfOpen.add(controller);
-    let connection: HtxConnection;
     try {
       await loadSodium();
       const options = { ...this.#options, signal: controller.signal };
@@ -318,21 +354,15 @@ export class HtxServer implements AsyncDisposable {
         endDuplex(duplex);
         return undefined;
       }
-      connection = openConnection(duplex, options, shaken);
+      const connection = openConnection(duplex, options, shaken);
       this.#connections.add(connection);
+      return connection;
     } catch (error) {
       tell(this.#onError, error);
       return undefined;
     } finally {
       this.#halfOpen.delete(controller);
     }
-    this.#track(connection.closed.catch(() => {}).finally(() => this.#connections.delete(connection)));
-    if (this.#stopping) {
-      this.#track(connection.close({ code: "GOING_AWAY" }));
-      return undefined;
-    }
-    tell(this.#onConnection, connection, this.#onError);
-    return connection;
   }
 
   get #full(): boolean {

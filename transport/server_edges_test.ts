@@ -36,6 +36,41 @@ Deno.test("maxConnections holds for handshakes that come through at once, and no
   for (const client of clients) await client.close();
 });
 
+Deno.test("maxConnectionsPerAddress closes what is too much from one address, and lets in others and who comes after", async () => {
+  await using server = serve(() => new Response("ok"), { listeners: [], maxConnectionsPerAddress: 2 });
+  const from = (hostname: string) =>
+    connect(async () => {
+      const [near, far] = memoryDuplexPair();
+      server.accept({ ...far, remoteAddr: { transport: "memory", hostname } });
+      return await Promise.resolve(near);
+    }, { remoteStatic: server.publicKey });
+  const text = async (client: HtxClient) => await (await client.fetch("/")).text();
+  const [first, second] = [await from("192.0.2.1"), await from("192.0.2.1")];
+  assertEquals([await text(first), await text(second)], ["ok", "ok"]);
+  const third = await assertRejects(() => from("192.0.2.1"), HtxError);
+  assertEquals(third.code, "HANDSHAKE_FAILED");
+  const other = await from("192.0.2.2");
+  assertEquals(await text(other), "ok");
+  await first.close();
+  while (server.connections.size > 2) await new Promise((resolve) => setTimeout(resolve, 1));
+  const next = await from("192.0.2.1");
+  assertEquals(await text(next), "ok");
+  for (const client of [second, other, next]) await client.close();
+});
+
+Deno.test("a place of an address is free again where its handshake failed", async () => {
+  await using server = serve(() => new Response("ok"), { maxConnectionsPerAddress: 1 });
+  const stranger = await dialTcp({ port: server.addr.port! });
+  await stranger.io!.write(new Uint8Array(100));
+  await stranger.io!.closeWrite();
+  assertEquals(await stranger.io!.read(new Uint8Array(1)), null);
+  stranger.close?.();
+  while (server.halfOpen > 0) await new Promise((resolve) => setTimeout(resolve, 1));
+  const client = await connect(server.addr, { remoteStatic: server.publicKey });
+  assertEquals(await (await client.fetch("/")).text(), "ok");
+  await client.close();
+});
+
 Deno.test("hooks that fail take neither the server nor a connection with them", async () => {
   let told = 0;
   const server = serve(() => new Response("ok"), {
