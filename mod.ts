@@ -2,8 +2,8 @@
  * HTX 1.1, the cover transport of Betanet: application traffic through an encrypted, multiplexed tunnel.
  *
  * This module is everything at once; a program that wants one part imports its folder, such as
- * `@betanet/htx/transport`, and loads no more. So does one that is bundled: much of the other parts' dependencies stays
- * in a bundle that enters here.
+ * `@betanet/htx/transport`, and loads no more. So does one that is bundled: some of the other parts' dependencies (CBOR,
+ * CIDs) stay in a bundle that enters here.
  *
  * @example An application behind the tunnel, and a client of it
  * ```ts

@@ -12,24 +12,37 @@ import {
 } from "./tickets/mod.ts";
 import { connect, memoryDuplexPair, serve, serveStreams } from "./transport/mod.ts";
 
-Deno.test("a program that takes the client from the entry of everything bundles for runtimes without Node's modules", async () => {
+/** What `deno bundle` makes of these names of the entry of everything. */
+async function bundleOf(names: string): Promise<string> {
   const folder = await Deno.makeTempDir();
   try {
-    const entry = `${folder}/client.ts`;
+    const entry = `${folder}/program.ts`;
     const root = new URL("./mod.ts", import.meta.url).href;
-    await Deno.writeTextFile(entry, `export { connect, dialWebSocket } from ${JSON.stringify(root)};`);
+    await Deno.writeTextFile(entry, `export { ${names} } from ${JSON.stringify(root)};`);
     const { success, stdout, stderr } = await new Deno.Command("deno", {
       args: ["bundle", "-q", "--platform", "browser", "--external=libsodium", entry],
       cwd: new URL("./", import.meta.url).pathname,
     }).output();
     assertEquals([success, new TextDecoder().decode(stderr)], [true, ""]);
-    const text = new TextDecoder().decode(stdout);
-    assertEquals(text.match(/^(?:import|export) .*\bfrom "node:.*$/gm) ?? [], []);
-    // What a gateway runs is not taken along: were a room of ours imported late, all that it stands on would be.
-    assertEquals(text.match(/^\/\/ \S*\/gateway\/(?:run|exchange|node_front)\.ts$/gm) ?? [], []);
+    return new TextDecoder().decode(stdout);
   } finally {
     await Deno.remove(folder, { recursive: true });
   }
+}
+
+Deno.test("a program that takes the client from the entry of everything bundles for runtimes without Node's modules", async () => {
+  const text = await bundleOf("connect, dialWebSocket");
+  assertEquals(text.match(/^(?:import|export) .*\bfrom "node:.*$/gm) ?? [], []);
+  // What a gateway runs is not taken along: were a room of ours imported late, all that it stands on would be.
+  assertEquals(text.match(/^\/\/ \S*\/gateway\/(?:run|exchange|node_front)\.ts$/gm) ?? [], []);
+});
+
+Deno.test("one function of the entry of everything brings no class of any room into a bundle, and no cryptography", async () => {
+  const text = await bundleOf("encodeVarint");
+  assertEquals(text.match(/^\/\/ \S*@noble\S*$/gm) ?? [], []);
+  const classes =
+    /\b(?:HtxSession|KeyPair|TicketPolicy|ForwardingPolicy|BytesResponse|MemoryBlockstore|VerifiedBlockstore)\b/g;
+  assertEquals(text.match(classes) ?? [], []);
 });
 
 Deno.test("an option that is undefined is as if it were left out, in every room", async () => {

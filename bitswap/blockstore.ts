@@ -83,14 +83,6 @@ export interface MemoryBlockstoreOptions {
 /** Default of {@linkcode MemoryBlockstoreOptions.maxBytes}: 1 GiB. */
 export const DEFAULT_MEMORY_BYTES: number = 1024 ** 3;
 
-/** Takes over pieces that were just hashed; what hangs on a much larger buffer is copied off it. */
-let adopt: (store: MemoryBlockstore, cid: CID, pieces: readonly Uint8Array[], isSure: boolean) => void;
-/** The block as it is stored, for reading only. */
-let peek: (store: MemoryBlockstore, cid: CID) => MemoryBlock | undefined;
-
-/** Whether a store is a memory store and nothing more. */
-let isPlainMemory: (store: Blockstore) => store is MemoryBlockstore;
-
 /** A block in memory. */
 interface MemoryBlock {
   readonly cid: CID;
@@ -154,15 +146,21 @@ export class MemoryBlockstore implements Blockstore {
     });
   }
 
-  static {
-    adopt = (store, cid, pieces, isSure) => {
-      const own = pieces.map((piece) => 2 * piece.length < piece.buffer.byteLength ? piece.slice() : piece);
-      store.#set(cid, own, isSure);
-    };
-    peek = (store, cid) => store.#use(cid);
+  /** @internal Takes over pieces that were just hashed; what hangs on a much larger buffer is copied off it. */
+  static _adopt(store: MemoryBlockstore, cid: CID, pieces: readonly Uint8Array[], isSure: boolean): void {
+    const own = pieces.map((piece) => 2 * piece.length < piece.buffer.byteLength ? piece.slice() : piece);
+    store.#set(cid, own, isSure);
+  }
+
+  /** @internal The block as it is stored, for reading only. */
+  static _peek(store: MemoryBlockstore, cid: CID): MemoryBlock | undefined {
+    return store.#use(cid);
+  }
+
+  /** @internal Whether a store is a memory store and nothing more. */
+  static _isPlain(store: Blockstore): store is MemoryBlockstore {
     // A subclass, a proxy or an object with methods of its own may do more in them than we would do past them.
-    isPlainMemory = (store): store is MemoryBlockstore =>
-      #blocks in store && Object.getPrototypeOf(store) === MemoryBlockstore.prototype &&
+    return #blocks in store && Object.getPrototypeOf(store) === MemoryBlockstore.prototype &&
       Object.keys(store).length === 0;
   }
 
@@ -280,25 +278,6 @@ export interface VerifiedBlockstoreOptions {
 }
 
 /**
- * Stores a block that the caller has just hashed itself, and whose pieces it gives away: the hash and the copy
- * are saved. For this folder alone.
- */
-export let putHashed: (
-  store: VerifiedBlockstore,
-  cid: CID,
-  pieces: readonly Uint8Array[],
-) => void | Promise<void>;
-
-/**
- * {@linkcode VerifiedBlockstore.read} for who changes the pieces as little as he hands them on: what is in memory
- * and was out of everybody's reach is not hashed again. For this folder alone.
- */
-export let readToSend: (
-  store: VerifiedBlockstore,
-  cid: CID,
-) => readonly Uint8Array[] | undefined | Promise<readonly Uint8Array[] | undefined>;
-
-/**
  * Any blockstore, with every block checked against its CID on the way in and on the way out (e-35).
  *
  * A block that reads wrong is quarantined: put aside where the store underneath can do that, else deleted, and in
@@ -340,7 +319,7 @@ export class VerifiedBlockstore implements Blockstore {
       throw new RangeError(`Cannot make blockstore: maxBlockLength is ${maxBlockLength}`);
     }
     this.#inner = inner;
-    this.#memory = isPlainMemory(inner) ? inner : undefined;
+    this.#memory = MemoryBlockstore._isPlain(inner) ? inner : undefined;
     this.#maxBlockLength = maxBlockLength;
     this.#onCorrupt = onCorrupt;
   }
@@ -386,7 +365,7 @@ export class VerifiedBlockstore implements Blockstore {
     if (this.#memory === undefined) {
       await this.#write(cid, () => this.#inner.put(cid, joinBlock(pieces), forStore(options)));
     } else {
-      adopt(this.#memory, cid, own, true);
+      MemoryBlockstore._adopt(this.#memory, cid, own, true);
       this.#bad.delete(blockKey(cid));
     }
     return cid;
@@ -401,16 +380,32 @@ export class VerifiedBlockstore implements Blockstore {
     return await this.put(cidOf(bytes, codec), bytes, rest);
   }
 
-  static {
-    putHashed = (store, cid, pieces) => {
-      if (store.#memory === undefined) {
-        return store.#write(cid, () => store.#inner.put(cid, joinBlock(pieces)));
-      }
-      // Whoever waits for the block gets the same pieces.
-      adopt(store.#memory, cid, pieces, false);
-      store.#bad.delete(blockKey(cid));
-    };
-    readToSend = (store, cid) => store.#read(cid, {}, true);
+  /**
+   * @internal Stores a block that the caller has just hashed itself, and whose pieces it gives away: the hash and the
+   * copy are saved.
+   */
+  static _putHashed(
+    store: VerifiedBlockstore,
+    cid: CID,
+    pieces: readonly Uint8Array[],
+  ): void | Promise<void> {
+    if (store.#memory === undefined) {
+      return store.#write(cid, () => store.#inner.put(cid, joinBlock(pieces)));
+    }
+    // Whoever waits for the block gets the same pieces.
+    MemoryBlockstore._adopt(store.#memory, cid, pieces, false);
+    store.#bad.delete(blockKey(cid));
+  }
+
+  /**
+   * @internal {@linkcode VerifiedBlockstore.read} for who changes the pieces as little as he hands them on: what is in
+   * memory and was out of everybody's reach is not hashed again.
+   */
+  static _readToSend(
+    store: VerifiedBlockstore,
+    cid: CID,
+  ): readonly Uint8Array[] | undefined | Promise<readonly Uint8Array[] | undefined> {
+    return store.#read(cid, {}, true);
   }
 
   /** The block in pieces as the store has them, or `undefined` when it is absent or bad. */
@@ -429,7 +424,7 @@ export class VerifiedBlockstore implements Blockstore {
     options.signal?.throwIfAborted();
     if (!isTrustedCid(cid)) return undefined;
     if (this.#memory !== undefined) {
-      const block = peek(this.#memory, cid);
+      const block = MemoryBlockstore._peek(this.#memory, cid);
       if (block === undefined) return undefined;
       const isSure = block.isSure;
       if (!isToSend) block.isSure = false;

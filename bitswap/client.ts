@@ -14,7 +14,6 @@ import {
   BlockNotFoundError,
   type Blockstore,
   type BlockstoreCallOptions,
-  putHashed,
   VerifiedBlockstore,
 } from "./blockstore.ts";
 import {
@@ -942,7 +941,7 @@ export class BitswapClient implements AsyncDisposable {
       for (const sink of want.sinks) sink.fail(error);
     };
     try {
-      const stored = putHashed(this.blockstore, first.cid, pieces);
+      const stored = VerifiedBlockstore._putHashed(this.blockstore, first.cid, pieces);
       if (stored === undefined) return deliver();
       const end = stored.finally(() => this.#storing.delete(key)).then(deliver, fail);
       this.#storing.set(key, { sinks: want.sinks, end });

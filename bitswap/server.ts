@@ -7,7 +7,7 @@
  * @module
  */
 
-import { type Blockstore, type BlockstoreCallOptions, readToSend, VerifiedBlockstore } from "./blockstore.ts";
+import { type Blockstore, type BlockstoreCallOptions, VerifiedBlockstore } from "./blockstore.ts";
 import { blockKey, blockLength, type CID, parseCid, RAW_CODEC } from "./cid.ts";
 import { deferred, HtxError, tell, toHex } from "./_core.ts";
 import { type Ledger, LedgerBook, type LedgerEntry, type LedgerOptions } from "./ledger.ts";
@@ -626,7 +626,7 @@ class StreamServer {
       return { task, result, held, settled: !(result instanceof Promise), failed: false };
     };
     try {
-      const result = readToSend(store, task.cid);
+      const result = VerifiedBlockstore._readToSend(store, task.cid);
       if (!(result instanceof Promise)) {
         const pieces = sendable(result);
         return load(pieces, lengthOf(pieces));

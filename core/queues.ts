@@ -42,9 +42,9 @@ class BlockPool {
 const SMALL_BLOCK = 2048;
 
 /** The least of these that holds a write, or the largest, from which two full frames are cut. */
-const pools: readonly BlockPool[] = /* @__PURE__ */ [SMALL_BLOCK, 16_384, 2 * MAX_PLAINTEXT_LENGTH].map((size) =>
-  new BlockPool(size)
-);
+const pools: readonly BlockPool[] = /* @__PURE__ */ [SMALL_BLOCK, 16_384, 2 * MAX_PLAINTEXT_LENGTH].map((
+  size,
+) => new BlockPool(size));
 
 function takeBlock(length: number): Bytes {
   return (pools.find((pool) => length <= pool.size) ?? pools.at(-1)!).take();

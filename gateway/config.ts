@@ -223,24 +223,24 @@ const whole = (min: number, max = Number.MAX_SAFE_INTEGER) => {
     v.maxValue(max, expected),
   );
 };
-const milliseconds = whole(0, 2 ** 31 - 1);
-const text = v.string("expected text in quotes");
-const flag = v.boolean("expected true or false");
+const milliseconds = /* @__PURE__ */ whole(0, 2 ** 31 - 1);
+const text = /* @__PURE__ */ v.string("expected text in quotes");
+const flag = /* @__PURE__ */ v.boolean("expected true or false");
 const oneOf = <const T extends readonly [string, ...string[]]>(...options: T) =>
   v.picklist(options, `expected ${options.map((one) => `"${one}"`).join(" or ")}`);
-const host = v.pipe(
+const host = /* @__PURE__ */ v.pipe(
   text,
-  v.regex(/^[0-9A-Za-z.:_-]{1,255}$/, "expected a host name or IP address, without port"),
+  /* @__PURE__ */ v.regex(/^[0-9A-Za-z.:_-]{1,255}$/, "expected a host name or IP address, without port"),
 );
-const port = whole(0, 65_535);
+const port = /* @__PURE__ */ whole(0, 65_535);
 const SECRET = /^(?:file:.+|env:[A-Za-z_][A-Za-z0-9_]*)$/;
-const secret = v.pipe(
+const secret = /* @__PURE__ */ v.pipe(
   text,
-  v.regex(SECRET, "expected file:PATH or env:NAME, since secrets do not stand in this file"),
+  /* @__PURE__ */ v.regex(SECRET, "expected file:PATH or env:NAME, since secrets do not stand in this file"),
 );
 const REDIS_URL = /^(?:rediss?:\/\/.+|file:.+|env:[A-Za-z_][A-Za-z0-9_]*)$/;
-const optionalSecret = v.union(
-  [v.literal(""), secret],
+const optionalSecret = /* @__PURE__ */ v.union(
+  [/* @__PURE__ */ v.literal(""), secret],
   "expected file:PATH or env:NAME, since secrets do not stand in this file",
 );
 const hex = (bytes: number, what: string) =>
@@ -248,9 +248,9 @@ const hex = (bytes: number, what: string) =>
     text,
     v.regex(new RegExp(`^[0-9a-fA-F]{${2 * bytes}}$`), `expected ${what}: ${2 * bytes} hexadecimal digits`),
   );
-const proxy = v.pipe(
+const proxy = /* @__PURE__ */ v.pipe(
   text,
-  v.check((one) => {
+  /* @__PURE__ */ v.check((one) => {
     try {
       new ForwardingPolicy({ trustedProxies: [one] });
       return true;
@@ -259,9 +259,9 @@ const proxy = v.pipe(
     }
   }, "expected an IP address or a CIDR block such as 10.0.0.0/8"),
 );
-const policy = v.pipe(
+const policy = /* @__PURE__ */ v.pipe(
   text,
-  v.check((one) => {
+  /* @__PURE__ */ v.check((one) => {
     try {
       TicketPolicy.parse(one);
       return true;

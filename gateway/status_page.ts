@@ -99,7 +99,8 @@ const CHART = (id: string, title: string): string =>
   `<svg viewBox="0 0 100 40" preserveAspectRatio="none" role="img" aria-label="${title}"><polyline id="${id}-line"/></svg></figure>`;
 
 /** The page. */
-export const STATUS_PAGE: string = /* @__PURE__ */ `<!doctype html>
+export const STATUS_PAGE: string = /* @__PURE__ */ (() =>
+  `<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
@@ -127,4 +128,4 @@ ${CHART("active", "Running")}
 <script>${STATUS_PAGE_SCRIPT}</script>
 </body>
 </html>
-`;
+`)();

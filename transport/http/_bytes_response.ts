@@ -16,21 +16,21 @@ const streams: WeakMap<ReadableStream<Bytes>, ReadableStream<Bytes>> = /* @__PUR
  * In Deno 2.9 the body of a `Response` made of bytes takes no BYOB readers, where those of its `fetch` do. This one's does,
  * and is still known to the runtime as one of bytes.
  */
-class BytesResponse extends Response {
-  override get body(): ReadableStream<Bytes> | null {
-    const inner = super.body;
-    if (inner === null) return null;
-    let stream = streams.get(inner);
-    if (stream === undefined) streams.set(inner, stream = asByteStream(inner));
-    return stream;
+const BytesResponse: typeof Response = /* @__PURE__ */ (() => {
+  class BytesResponse extends Response {
+    override get body(): ReadableStream<Bytes> | null {
+      const inner = super.body;
+      if (inner === null) return null;
+      let stream = streams.get(inner);
+      if (stream === undefined) streams.set(inner, stream = asByteStream(inner));
+      return stream;
+    }
   }
-
   // As in a response of the runtime's.
-  static {
-    Object.defineProperty(this.prototype, "body", { enumerable: true });
-    Object.defineProperty(this.prototype, "constructor", { value: Response });
-  }
-}
+  Object.defineProperty(BytesResponse.prototype, "body", { enumerable: true });
+  Object.defineProperty(BytesResponse.prototype, "constructor", { value: Response });
+  return BytesResponse;
+})();
 
 function asByteStream(from: ReadableStream<Bytes>): ReadableStream<Bytes> {
   let reader: ReadableStreamDefaultReader<Bytes> | undefined;
