@@ -1,6 +1,6 @@
 /**
- * WebSocket frames as they travel behind a CONNECT (HTX 1.1 §5): RFC 6455 §5, unmasked in both directions, without
- * extensions. Sans-IO.
+ * WebSocket frames (RFC 6455 §5) without extensions: behind a CONNECT (HTX 1.1 §5) unmasked in both directions, over
+ * TCP masked by clients. Sans-IO.
  *
  * This module is browser compatible.
  *
@@ -32,6 +32,9 @@ const MASK = 0x80;
 const RESERVED = 0x70;
 const LENGTH_16 = 126;
 const LENGTH_64 = 127;
+const KEY_LENGTH = 4;
+/** Shorter payloads are unmasked byte by byte. */
+const WORDS_FROM = 64;
 
 /** What a decoder gives: a whole message, or a control frame. */
 export type WebSocketEvent =
@@ -72,6 +75,8 @@ export class WebSocketDecoder {
   closeCode: 1002 | 1007 | 1009 | undefined;
 
   readonly #maxMessage: number;
+  /** Of the frame whose header has been read; `undefined` where frames are not masked. */
+  readonly #key: Bytes | undefined;
   #chunks: Uint8Array[] = [];
   #available = 0;
   /** The frame whose header has been read. */
@@ -86,9 +91,10 @@ export class WebSocketDecoder {
   #ended = false;
   #error: HtxError | undefined;
 
-  /** Makes a decoder for one direction. */
-  constructor(options: WebSocketDecoderOptions = {}) {
+  /** Makes a decoder for one direction; `masked` for that from a client over TCP. */
+  constructor(options: WebSocketDecoderOptions & { masked?: boolean | undefined } = {}) {
     this.#maxMessage = options.maxMessageBytes ?? DEFAULT_MAX_MESSAGE;
+    if (options.masked) this.#key = new Uint8Array(KEY_LENGTH);
   }
 
   /** Whether a Close frame was given out: nothing more will be. */
@@ -96,7 +102,7 @@ export class WebSocketDecoder {
     return this.#ended;
   }
 
-  /** Adds received bytes, which must stay as they are. */
+  /** Adds received bytes, which are the decoder's from then on: masked ones are unmasked where they are. */
   push(chunk: Uint8Array): void {
     if (this.#ended || chunk.length === 0) return;
     this.#chunks.push(chunk);
@@ -122,6 +128,7 @@ export class WebSocketDecoder {
       }
       if (this.#available < length) return undefined;
       const payload = this.#take(length);
+      if (this.#key !== undefined) unmask(payload, this.#key, 0);
       this.#frame = undefined;
       switch (opcode) {
         case WebSocketOpcode.PING:
@@ -146,7 +153,10 @@ export class WebSocketDecoder {
     const control = opcode >= WebSocketOpcode.CLOSE;
     const short = second & 0x7f;
     if ((first & RESERVED) !== 0) throw this.#fail(1002, "a reserved bit is set");
-    if ((second & MASK) !== 0) throw this.#fail(1002, "a frame is masked");
+    const key = this.#key;
+    // RFC 6455 §5.1: "The server MUST close the connection upon receiving a frame that is not masked."
+    if (key === undefined && (second & MASK) !== 0) throw this.#fail(1002, "a frame is masked");
+    if (key !== undefined && (second & MASK) === 0) throw this.#fail(1002, "a frame is not masked");
     if (control ? opcode > WebSocketOpcode.PONG : opcode > WebSocketOpcode.BINARY) {
       throw this.#fail(1002, `opcode ${opcode} is not known`);
     }
@@ -157,7 +167,7 @@ export class WebSocketDecoder {
       throw this.#fail(1002, "a fragment is out of order");
     }
     const headerLength = short === LENGTH_64 ? 10 : short === LENGTH_16 ? 4 : 2;
-    if (this.#available < headerLength) return false;
+    if (this.#available < headerLength + (key?.length ?? 0)) return false;
     let length = short;
     if (short >= LENGTH_16) {
       length = 0;
@@ -174,6 +184,7 @@ export class WebSocketDecoder {
       throw this.#fail(1009, `a message has more than ${MAX_EMPTY_FRAGMENTS} empty fragments`);
     }
     this.#take(headerLength);
+    key?.set(this.#take(KEY_LENGTH));
     this.#frame = { fin, opcode, length };
     this.#frameLeft = length;
     if (opcode === WebSocketOpcode.TEXT || opcode === WebSocketOpcode.BINARY) this.#opcode = opcode;
@@ -188,6 +199,7 @@ export class WebSocketDecoder {
       if (part.length === chunk.length) this.#chunks.shift();
       else this.#chunks[0] = chunk.subarray(part.length);
       this.#available -= part.length;
+      if (this.#key !== undefined) unmask(part, this.#key, length - this.#frameLeft);
       this.#frameLeft -= part.length;
       this.#keep(part);
     }
@@ -274,6 +286,22 @@ export class WebSocketDecoder {
     );
     return this.#error;
   }
+}
+
+/** RFC 6455 §5.3, in place: `at` is where in the payload `bytes` begin. */
+function unmask(bytes: Uint8Array, key: Uint8Array, at: number): void {
+  const { buffer, byteOffset, length } = bytes;
+  const flip = (from: number, to: number) => {
+    for (let i = from; i < to; i++) bytes[i] = bytes[i]! ^ key[(at + i) & 3]!;
+  };
+  if (length < WORDS_FROM) return flip(0, length);
+  const lead = -byteOffset & 3; // to where words may begin
+  flip(0, lead);
+  const words = new Int32Array(buffer, byteOffset + lead, (length - lead) >>> 2);
+  const turned = Uint8Array.from(key, (_, i) => key[(at + lead + i) & 3]!);
+  const word = new Int32Array(turned.buffer)[0]!;
+  for (let i = 0; i < words.length; i++) words[i] = words[i]! ^ word;
+  flip(lead + 4 * words.length, length);
 }
 
 /** One frame. */

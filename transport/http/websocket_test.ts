@@ -110,6 +110,61 @@ Deno.test("WebSocketDecoder counts all fragments against the limit, before it ta
   }, HtxError);
 });
 
+/** A frame as a client sends it over TCP. */
+function masked(frame: Uint8Array, key: Uint8Array): Uint8Array {
+  const short = frame[1]!;
+  const headerLength = short === 127 ? 10 : short === 126 ? 4 : 2;
+  const out = concat(frame.subarray(0, headerLength), key, frame.subarray(headerLength));
+  out[1] = short | 0x80;
+  for (let i = headerLength + 4; i < out.length; i++) out[i] = out[i]! ^ key[(i - headerLength) % 4]!;
+  return out;
+}
+
+Deno.test("WebSocketDecoder with `masked` reads the example of RFC 6455 §5.7, and refuses a frame that is not masked", () => {
+  const decoder = new WebSocketDecoder({ masked: true });
+  decoder.push(fromHex("818537fa213d7f9f4d5158"));
+  assertEquals(decoder.next(), { type: "text", data: "Hello" });
+  decoder.push(fromHex("8105"));
+  assertThrows(() => decoder.next(), HtxError, "not masked");
+  assertEquals(decoder.closeCode, 1002);
+});
+
+Deno.test("WebSocketDecoder with `masked` unmasks frames of any length, cut anywhere, at any place in memory", () => {
+  fc.assert(fc.property(
+    fc.array(fc.record({ length: fc.nat(400), key: fc.uint8Array({ minLength: 4, maxLength: 4 }) }), {
+      minLength: 1,
+      maxLength: 4,
+    }),
+    fc.integer({ min: 1, max: 500 }),
+    fc.nat(7),
+    (frames, step, offset) => {
+      const payloads = frames.map(({ length }, at) =>
+        Uint8Array.from({ length }, (_, i) => 31 * at + i & 0xff)
+      );
+      const ping = masked(encodeWebSocketFrame(PING, utf8("ping")), new Uint8Array([1, 2, 3, 4]));
+      const bytes = concat(...payloads.flatMap((payload, i) => {
+        const opcode = i === 0 ? BINARY : CONTINUATION;
+        const fin = i === payloads.length - 1;
+        return [masked(encodeWebSocketFrame(opcode, payload, { fin }), frames[i]!.key), ping];
+      }));
+      const decoder = new WebSocketDecoder({ masked: true });
+      const events: WebSocketEvent[] = [];
+      for (let at = 0; at < bytes.length; at += step) {
+        const chunk = bytes.subarray(at, at + step);
+        const moved = new Uint8Array(offset + chunk.length).subarray(offset);
+        moved.set(chunk);
+        decoder.push(moved);
+        for (let event = decoder.next(); event !== undefined; event = decoder.next()) events.push(event);
+      }
+      assertEquals(events, [
+        ...payloads.slice(1).map(() => ({ type: "ping" as const, data: utf8("ping") })),
+        { type: "binary", data: concat(...payloads) },
+        { type: "ping", data: utf8("ping") },
+      ]);
+    },
+  ));
+});
+
 Deno.test("encodeWebSocketClose() cuts a reason between two characters", () => {
   const [event] = decodeAll(encodeWebSocketClose(4000, "é".repeat(100)));
   assertEquals(event, { type: "close", code: 4000, reason: "é".repeat(61) });
