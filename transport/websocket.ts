@@ -119,6 +119,8 @@ class WebSocketIo implements ByteIo {
   #ended = false;
   #error: unknown;
   #reader: (() => void) | undefined;
+  /** Ends a wait of the peer's. */
+  #room: (() => void) | undefined;
   readonly #opened: PromiseWithResolvers<void> = deferred();
   readonly #closed: PromiseWithResolvers<void> = deferred();
   #closing: Promise<void> | undefined;
@@ -138,6 +140,7 @@ class WebSocketIo implements ByteIo {
     this.#sendBuffer = options.sendBuffer ?? DEFAULT_SEND_BUFFER;
     this.#writeTimeoutMs = options.writeTimeoutMs ?? DEFAULT_WRITE_TIMEOUT_MS;
     socket.binaryType = "arraybuffer";
+    if ("_hold" in socket) socket._hold = () => this.#held();
     this.#opened.promise.catch(() => {}); // told by the write that waits for it
     if (socket.readyState === OPEN) this.#opened.resolve();
     socket.addEventListener("open", () => this.#opened.resolve(), { once: true });
@@ -161,7 +164,9 @@ class WebSocketIo implements ByteIo {
       if (this.#ended) return null;
       await new Promise<void>((resolve) => this.#reader = resolve);
     }
-    return this.#received.take(into);
+    const length = this.#received.take(into);
+    if (this.#received.size <= CONTROL_ALLOWANCE) this.#room?.();
+    return length;
   }
 
   async write(data: Uint8Array): Promise<void> {
@@ -195,6 +200,12 @@ class WebSocketIo implements ByteIo {
     await within(this.#closed.promise, CLOSE_TIMEOUT_MS);
     this.#ended = true;
     this.#wake();
+  }
+
+  /** Has the peer wait while much waits to be read, where the socket can. */
+  #held(): Promise<void> | undefined {
+    if (this.#received.size <= CONTROL_ALLOWANCE) return undefined;
+    return new Promise((resolve) => this.#room = resolve);
   }
 
   /** Waits until at most `limit` bytes wait in the socket: there is no event for it, so it looks again and again. */
@@ -314,6 +325,7 @@ class WebSocketIo implements ByteIo {
   #end(): void {
     this.#ended = true;
     this.#opened.reject(this.#error ?? new DOMException("the WebSocket is closed", "InvalidStateError"));
+    this.#room?.();
     this.#wake();
   }
 

@@ -96,6 +96,22 @@ Deno.test("what waits to be read is bounded by the credit given and 64 KiB, exac
   }
 });
 
+Deno.test("a socket that can be made to wait is, while more than 64 KiB wait to be read", async () => {
+  const socket = Object.assign(new FakeSocket(), { _hold: (): unknown => undefined });
+  const duplex = webSocketDuplex(socket);
+  socket.receive(new ArrayBuffer(65_536));
+  assertEquals(socket._hold(), undefined);
+  socket.receive(new ArrayBuffer(10));
+  const held = socket._hold();
+  assert(held instanceof Promise);
+  assertEquals(await duplex.io!.read(new Uint8Array(10)), 10);
+  await held;
+  socket.receive(new ArrayBuffer(1));
+  const last = socket._hold();
+  duplex.close!();
+  await last;
+});
+
 Deno.test("a session tells its WebSocket what it allows: its streams' windows, not more", async () => {
   const keys: (() => number)[] = [];
   const listener = new WebSocketListener();

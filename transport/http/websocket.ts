@@ -6,7 +6,7 @@
  */
 
 import { timerDelay } from "../../core/_timer_delay.ts";
-import { deferred, within } from "../../core/_deferred.ts";
+import { deferred, raced, within } from "../../core/_deferred.ts";
 import { type Bytes, HtxError, utf8 } from "../../core/mod.ts";
 import { connectOverStream, fieldsOf, orGiveBack } from "./client.ts";
 import type { HttpField, HttpRequestHead } from "./message.ts";
@@ -34,6 +34,8 @@ const DEFAULT_RELAY_BUFFER: number = 16 * 1024 ** 2;
 const MAX_RELAY_MESSAGES = 65_536;
 /** Bytes that a relay lets wait in a runtime's socket before it reads no more from the stream. */
 const RELAY_LOW_WATER = 1024 ** 2;
+/** Messages that wait for the stream before a socket that can be made to wait is. */
+const RELAY_LOW_MESSAGES = 1024;
 const MAX_POLL_MS = 32;
 const DEFAULT_DIAL_TIMEOUT_MS = 10_000;
 
@@ -115,7 +117,7 @@ export class StreamWebSocket extends EventTarget {
   /** Made by `info.upgradeWebSocket()` and {@linkcode webSocketOverStream}. */
   constructor(
     options:
-      & { protocol?: string; url?: string; closeTimeoutMs?: number | undefined }
+      & { protocol?: string; url?: string; closeTimeoutMs?: number | undefined; masked?: boolean }
       & WebSocketDecoderOptions = {},
   ) {
     super();
@@ -224,6 +226,11 @@ export class StreamWebSocket extends EventTarget {
     this.#sendClose(code, reason);
   }
 
+  /** @internal Settles when what waits now has been taken, or never will be. */
+  _taken(): Promise<void> {
+    return this.#tail.catch(() => {});
+  }
+
   /** @internal Both heads are through: from here on it is frames. Settles when it is all over. */
   _start(stream: HttpStream): Promise<void> {
     if (this.#state !== CONNECTING) {
@@ -266,7 +273,7 @@ export class StreamWebSocket extends EventTarget {
             if (this.#state === OPEN) {
               this.#give(event.data);
               const held = this._hold?.();
-              if (held !== undefined) await held;
+              if (held !== undefined) await raced(held, stream.signal);
             }
             break;
           case "ping":
@@ -544,7 +551,8 @@ export interface RelayWebSocketOptions extends WebSocketDecoderOptions {
  * which the socket was made. Never rejects.
  *
  * Codes that the API of the runtime's socket refuses (all but 1000 and 3000 to 4999) arrive there as 4000 and the
- * last two digits: 1011 as 4011.
+ * last two digits: 1011 as 4011. A {@linkcode StreamWebSocket}, as a front of our own gives, has them as they are, and
+ * is made to wait while the stream takes nothing.
  */
 export async function relayWebSocket(
   socket: WebSocket,
@@ -558,6 +566,8 @@ export async function relayWebSocket(
 /** The runtime's socket of a relay: what it sends before the stream is there waits. */
 class Relay {
   readonly #socket: WebSocket;
+  /** The socket where it is one of ours, which can be made to wait. */
+  readonly #own: StreamWebSocket | undefined;
   readonly #inner: StreamWebSocket;
   readonly #maxBuffered: number;
   readonly #closeTimeoutMs: number;
@@ -577,6 +587,10 @@ class Relay {
     this.#inner = new StreamWebSocket(options);
     this.#inner.binaryType = "arraybuffer";
     socket.binaryType = "arraybuffer";
+    if (socket instanceof StreamWebSocket) {
+      this.#own = socket;
+      socket._hold = () => this.#full() ? this.#inner._taken() : undefined;
+    }
     const opened = deferred<void>();
     const closed = deferred<void>();
     this.#opened = opened.promise;
@@ -622,7 +636,13 @@ class Relay {
     this.#closeOuter(1011, "");
   }
 
+  /** Whether as much waits for the stream as should. */
+  #full(): boolean {
+    return this.#inner.bufferedAmount > RELAY_LOW_WATER || this.#inner._waiting > RELAY_LOW_MESSAGES;
+  }
+
   #onMessage(data: string | ArrayBuffer): void {
+    if (this.#own !== undefined && this.#early === undefined) return this.#inner.send(data);
     const size = typeof data === "string" ? utf8(data).length : data.byteLength;
     const early = this.#early;
     const bytes = early === undefined ? this.#inner.bufferedAmount : this.#earlyBytes;
@@ -669,6 +689,7 @@ class Relay {
   }
 
   #closeOuter(code: number, reason: string): void {
+    if (this.#own !== undefined) return this.#own._close(code, reason);
     const shown = code === 1000 || code >= 3000 ? code : 4000 + code % 100;
     try {
       if (code === 1005) this.#socket.close();

@@ -68,21 +68,29 @@ function closeOf(socket: EventTarget): Promise<{ code: number; reason: string; w
 }
 
 /** A socket of the runtime's, played by the test. */
-class RuntimeSocket extends StreamWebSocket {
-  state: 0 | 1 | 2 | 3 = 1;
+class RuntimeSocket extends EventTarget implements WebSocket {
+  readonly CONNECTING = 0;
+  readonly OPEN = 1;
+  readonly CLOSING = 2;
+  readonly CLOSED = 3;
+  readonly extensions = "";
+  readonly protocol = "";
+  readonly url = "";
+  onopen = null;
+  onmessage = null;
+  onerror = null;
+  onclose = null;
+  binaryType: BinaryType = "blob";
+  readyState = 1;
   waiting: () => number = () => 0;
   #left = 0;
   #passed: (() => void) | undefined;
 
-  override get readyState(): 0 | 1 | 2 | 3 {
-    return this.state;
-  }
-
-  override get bufferedAmount(): number {
+  get bufferedAmount(): number {
     return this.waiting();
   }
 
-  override send(): void {
+  send(): void {
     if (--this.#left === 0) this.#passed?.();
   }
 
@@ -93,12 +101,12 @@ class RuntimeSocket extends StreamWebSocket {
   }
 
   /** The closing handshake begins; its end is another matter. */
-  override close(): void {
-    if (this.state < 2) this.state = 2;
+  close(): void {
+    if (this.readyState < 2) this.readyState = 2;
   }
 
   open(): void {
-    this.state = 1;
+    this.readyState = 1;
     this.dispatchEvent(new Event("open"));
   }
 
@@ -107,7 +115,7 @@ class RuntimeSocket extends StreamWebSocket {
   }
 
   end(code: number, reason = ""): void {
-    this.state = 3;
+    this.readyState = 3;
     this.dispatchEvent(new CloseEvent("close", { code, reason, wasClean: true }));
   }
 }
@@ -307,7 +315,7 @@ Deno.test("webSocketOverStream() gives the stream of a refusal back, however lon
 Deno.test("relayWebSocket() passes on what its socket said, and how it ended, before the stream was there", async () => {
   const { client, server } = streamPair();
   const socket = new RuntimeSocket();
-  socket.state = 0;
+  socket.readyState = 0;
   const relayed = relayWebSocket(socket, server);
   socket.open();
   socket.say("bye");
@@ -336,7 +344,7 @@ Deno.test("relayWebSocket() counts text that waits in bytes", async () => {
   for (const [maxBufferedBytes, taken] of [[6, false], [7, true]] as const) {
     const { client, server } = streamPair();
     const socket = new RuntimeSocket();
-    socket.state = 0;
+    socket.readyState = 0;
     const relayed = relayWebSocket(socket, server, { maxBufferedBytes });
     socket.say("grüße"); // 5 characters, 7 bytes
     socket.open();
@@ -355,7 +363,7 @@ Deno.test("relayWebSocket() counts messages, too: empty ones take memory as well
   for (const before of [true, false]) {
     const { client, server } = streamPair({ window: 0 }); // nothing is taken before it is read
     const socket = new RuntimeSocket();
-    if (before) socket.state = 0; // the stream is not there yet
+    if (before) socket.readyState = 0; // the stream is not there yet
     const relayed = relayWebSocket(socket, server);
     await new Promise<void>((resolve) => setTimeout(resolve, 0));
     for (let i = 0; i <= 65_536; i++) socket.say("");
@@ -411,6 +419,52 @@ Deno.test("relayWebSocket() keeps nothing of its waits for a full socket", async
   await client.write(encodeWebSocketClose(1000), { end: true });
   socket.end(1000);
   await relayed;
+});
+
+Deno.test("relayWebSocket() makes a socket of ours wait while the stream takes nothing, and loses nothing of it", async () => {
+  const { socket, stream, peer } = setUp();
+  const tunnel = streamPair();
+  const relayed = relayWebSocket(socket, tunnel.server, { maxBufferedBytes: 1_000_000 });
+  const message = encodeWebSocketFrame(BINARY, new Uint8Array(300_000));
+  let taken = 0;
+  const sending = (async () => {
+    for (let i = 0; i < 40; i++) {
+      await peer.stream.write(message);
+      taken++;
+    }
+  })();
+  let before = -1;
+  while (before < taken || taken === 0) { // until it stands still
+    before = taken;
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+  assert(taken < 10, `${taken} messages of 300 000 bytes were taken`);
+  assert(socket.readyState === socket.OPEN);
+  const upstream = new Peer(tunnel.client);
+  for (let i = 0; i < 40; i++) {
+    const event = await upstream.next();
+    assert(event?.type === "binary" && event.data.length === 300_000);
+  }
+  await sending;
+  await tunnel.client.write(encodeWebSocketClose(1011, "broken"), { end: true });
+  assertEquals(await peer.next(), { type: "close", code: 1011, reason: "broken" }); // as it is
+  await peer.stream.write(encodeWebSocketClose(1011), { end: true });
+  await relayed;
+  assertEquals(stream.resetCode, undefined);
+});
+
+Deno.test("a StreamWebSocket that is made to wait ends when its stream is reset", async () => {
+  const { socket, peer, closed, done } = setUp();
+  const held = Promise.withResolvers<void>();
+  socket._hold = () => {
+    held.resolve();
+    return new Promise<void>(() => {});
+  };
+  await peer.stream.write(encodeWebSocketFrame(TEXT, utf8("a")));
+  await held.promise;
+  peer.stream.reset();
+  assertEquals((await closed).code, 1006);
+  await done;
 });
 
 Deno.test("webSocketProxyUpstream() passes on the code of an application that closes at once, and both queries", async () => {
