@@ -34,8 +34,21 @@ export interface FrontInfo {
   readonly requestTrailers?: (() => readonly (readonly [string, string])[]) | undefined;
   /** Trailers for the response, to be given when its body has ended, where the front can send them. */
   readonly setTrailers?: ((trailers: readonly (readonly [string, string])[]) => void) | undefined;
-  /** Answers an upgrade of this connection to WebSocket, where the front can. */
-  readonly upgradeWebSocket?: ((request: Request) => { response: Response; socket: WebSocket }) | undefined;
+  /**
+   * Answers an upgrade of this connection to WebSocket, where the front can. The socket opens when the handler has
+   * returned the very response.
+   */
+  readonly upgradeWebSocket?:
+    | ((request: Request, options?: FrontUpgradeOptions) => { response: Response; socket: WebSocket })
+    | undefined;
+}
+
+/** Options of `upgradeWebSocket` of {@linkcode FrontInfo}. */
+export interface FrontUpgradeOptions {
+  /** Bytes of a message, where the front can bound it: Deno's takes 64 MiB a frame, and frames without end. @default {16777216} */
+  maxMessageBytes?: number | undefined;
+  /** How long the closing handshake may stand still, in ms, where the front can cut a socket off: Deno's cannot. @default {5000} */
+  closeTimeoutMs?: number | undefined;
 }
 
 /** Answers a request: a gateway's `handler`, or a decoy's. Never rejects. */

@@ -2,6 +2,9 @@
  * `node:http` in front: the hardened front for the open internet without a proxy. It bounds the time for heads, for
  * whole requests and between them, the size of heads, sends 103 and trailers. HTTP/1.1 only, with TLS too.
  *
+ * Its WebSockets are its own, on the raw socket: a message is bounded before it is kept, a reader that is slow makes the
+ * client wait, and a client that reads nothing or does not end the closing handshake is cut off.
+ *
  * @module
  */
 
@@ -10,12 +13,16 @@ import type { Socket } from "node:net";
 import { hasControls } from "../core/_controls.ts";
 import { holdReading } from "../core/_hold_reading.ts";
 import { timerDelay } from "../core/_timer_delay.ts";
+import { utf8 } from "../core/mod.ts";
+import { StreamWebSocket } from "../transport/mod.ts";
+import { type NodeSocketBounds, NodeSocketStream } from "./_node_socket.ts";
 import {
   DEFAULT_FRONT_PORT,
   type FrontAddr,
   type FrontHandler,
   type FrontInfo,
   type FrontOptions,
+  type FrontUpgradeOptions,
   type HttpFront,
 } from "./front.ts";
 
@@ -27,7 +34,7 @@ export interface NodeFrontOptions extends FrontOptions {
   requestTimeoutMs?: number | undefined;
   /** Milliseconds that a connection may idle between requests. @default {15000} */
   keepAliveTimeoutMs?: number | undefined;
-  /** Milliseconds that an answer may wait for a client that does not read it; 0 for no bound. @default {120000} */
+  /** Milliseconds that an answer, or a WebSocket, may wait for a client that does not read; 0 for no bound. @default {120000} */
   writeTimeoutMs?: number | undefined;
   /** Bytes of a request's head. @default {65536} */
   maxHeaderBytes?: number | undefined;
@@ -45,10 +52,21 @@ const DEFAULT_LINGER_BYTES = 262_144;
 const DEFAULT_LINGER_TIMEOUT_MS = 5000;
 /** Requests that a connection may send ahead of the answer that it waits for. No browser sends any. */
 const MAX_AHEAD = 256;
+/** RFC 6455 §1.3: what the server's answer to a key proves that it knows. */
+const WEBSOCKET_GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+/** Fields of the answer to a handshake that are not the handler's. */
+const OF_HANDSHAKE: ReadonlySet<string> = /* @__PURE__ */ new Set([
+  "connection",
+  "upgrade",
+  "sec-websocket-accept",
+  "content-length",
+  "transfer-encoding",
+]);
 const CONNECT_REFUSAL = "HTTP/1.1 501 Not Implemented\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
 /**
- * `node:http` or `node:https` in front.
+ * `node:http` or `node:https` in front. `shutdown()` waits for open WebSockets as for any request: whoever has them ends
+ * them, as a gateway does.
  *
  * @throws {Deno.errors.AddrInUse} when the port is taken
  */
@@ -64,12 +82,20 @@ export async function nodeFront(handler: FrontHandler, options: NodeFrontOptions
     keepAliveTimeout: keepAliveTimeoutMs,
     connectionsCheckingInterval: Math.min(1000, Math.max(50, headersTimeoutMs / 4)),
     maxHeaderSize: options.maxHeaderBytes ?? 65_536,
+    // RFC 9110 §7.8: a server may ignore the field. Node would take the socket from answers that are still being written.
+    shouldUpgradeCallback: (incoming: IncomingMessage) =>
+      isWebSocketRequest(incoming) && (lines.get(incoming.socket)?.last.writableEnded ?? true),
   };
   /** With TLS, the TCP sockets below, by their far ends. */
   const carriers = new Map<string, Socket>();
   /** How many requests run, by the far end of their connection: with TLS it has two sockets. */
   const running = new Map<string, number>();
-  const begin = (incoming: IncomingMessage, outgoing: ServerResponse, ended: () => void) => {
+  const begin = (
+    incoming: IncomingMessage,
+    outgoing: ServerResponse,
+    upgrade: NodeUpgrade | undefined,
+    ended: () => void,
+  ) => {
     const peer = peerOf(incoming.socket);
     running.set(peer, (running.get(peer) ?? 0) + 1);
     outgoing.once("close", () => {
@@ -80,32 +106,47 @@ export async function nodeFront(handler: FrontHandler, options: NodeFrontOptions
     });
     const rest = new Rest(incoming, carriers.get(peer), lingerBytes);
     outgoing.once("finish", () => rest.linger(lingerTimeoutMs));
-    answer(handler, incoming, outgoing, rest, encrypted, writeTimeoutMs).catch(() => outgoing.destroy());
+    answer(handler, incoming, outgoing, rest, upgrade, encrypted, writeTimeoutMs)
+      .catch(() => outgoing.destroy())
+      .finally(() => upgrade?.abandon());
   };
   /**
-   * What was sent ahead on a connection where a request runs. Begun at once, each would hold what it needs for an answer
-   * whose turn may never come, and that nothing tells of the connection's end.
+   * The request that runs on a connection, and what was sent ahead of its answer. Begun at once, each of those would hold
+   * what it needs for an answer whose turn may never come, and that nothing tells of the connection's end.
    */
-  const ahead = new WeakMap<Socket, (() => void)[]>();
-  const onRequest = (incoming: IncomingMessage, outgoing: ServerResponse) => {
+  const lines = new WeakMap<Socket, { last: ServerResponse; readonly ahead: (() => void)[] }>();
+  const enqueue = (incoming: IncomingMessage, outgoing: ServerResponse, upgrade?: NodeUpgrade) => {
     const { socket } = incoming;
-    const before = ahead.get(socket);
-    const queue = before ?? [];
+    const line = lines.get(socket);
+    const ahead = line?.ahead ?? [];
     const ended = () => {
-      const next = socket.destroyed ? undefined : queue.shift();
+      // What came behind the last request that a connection may ask is no request.
+      const next = socket.writable ? ahead.shift() : undefined;
       if (next !== undefined) next();
-      else ahead.delete(socket);
+      else lines.delete(socket);
     };
-    if (before === undefined) {
-      ahead.set(socket, queue);
-      begin(incoming, outgoing, ended);
-    } else if (queue.push(() => begin(incoming, outgoing, ended)) > MAX_AHEAD) {
-      queue.length = 0;
+    const start = () => {
+      if (upgrade !== undefined) outgoing.assignSocket(socket);
+      begin(incoming, outgoing, upgrade, ended);
+    };
+    if (line === undefined) {
+      lines.set(socket, { last: outgoing, ahead });
+      start();
+    } else {
+      line.last = outgoing;
+      if (ahead.push(start) <= MAX_AHEAD) return;
+      ahead.length = 0;
       socket.destroy();
     }
   };
+  const onRequest = (incoming: IncomingMessage, outgoing: ServerResponse) => {
+    // Deno 2.9.6 loses what comes in one read with such a request, where it is not upgraded: no other may follow.
+    if (offersUpgrade(incoming)) outgoing.shouldKeepAlive = false;
+    enqueue(incoming, outgoing);
+  };
+  const http = await import("node:http");
   const server: Server = tls === undefined
-    ? (await import("node:http")).createServer(settings, onRequest)
+    ? http.createServer(settings, onRequest)
     : (await import("node:https")).createServer(
       { ...settings, handshakeTimeout: headersTimeoutMs, cert: tls.cert, key: tls.key },
       onRequest,
@@ -113,6 +154,13 @@ export async function nodeFront(handler: FrontHandler, options: NodeFrontOptions
   server.on("connect", (_request: IncomingMessage, socket: Socket) => {
     socket.on("error", () => {});
     socket.end(CONNECT_REFUSAL);
+  });
+  const bounds: NodeSocketBounds = { writeTimeoutMs, lingerBytes, lingerTimeoutMs };
+  server.on("upgrade", (incoming: IncomingMessage, socket: Socket, head: Uint8Array) => {
+    const stream = new NodeSocketStream(socket, carriers.get(peerOf(socket)), head, bounds);
+    const outgoing = new http.ServerResponse(incoming);
+    outgoing.shouldKeepAlive = false;
+    enqueue(incoming, outgoing, new NodeUpgrade(incoming, outgoing, stream));
   });
   const sockets = new Set<Socket>();
   const track = (socket: Socket) => {
@@ -185,10 +233,11 @@ async function answer(
   incoming: IncomingMessage,
   outgoing: ServerResponse,
   rest: Rest,
+  upgrade: NodeUpgrade | undefined,
   encrypted: boolean,
   writeTimeoutMs: number,
 ): Promise<void> {
-  const info = new NodeInfo(incoming, outgoing, encrypted);
+  const info = new NodeInfo(incoming, outgoing, upgrade, encrypted);
   let request: Request;
   try {
     request = new NodeRequest(incoming, outgoing, rest, info.fields, encrypted);
@@ -198,6 +247,7 @@ async function answer(
     return;
   }
   const response = await handler(request, info);
+  if (upgrade?.response === response) return await upgrade.open();
   await send(response, incoming, outgoing, info, writeTimeoutMs);
   if (!outgoing.writableFinished) await over(outgoing, "finish", writeTimeoutMs);
 }
@@ -208,11 +258,18 @@ class NodeInfo implements FrontInfo {
   readonly target: string;
   readonly #incoming: IncomingMessage;
   readonly #outgoing: ServerResponse;
+  readonly upgradeWebSocket: FrontInfo["upgradeWebSocket"];
   trailers: readonly (readonly [string, string])[] | undefined;
 
-  constructor(incoming: IncomingMessage, outgoing: ServerResponse, encrypted: boolean) {
+  constructor(
+    incoming: IncomingMessage,
+    outgoing: ServerResponse,
+    upgrade: NodeUpgrade | undefined,
+    encrypted: boolean,
+  ) {
     this.#incoming = incoming;
     this.#outgoing = outgoing;
+    if (upgrade !== undefined) this.upgradeWebSocket = (_request, options) => upgrade.make(options);
     this.encrypted = encrypted;
     this.target = incoming.url ?? "/";
     this.fields = pairs(incoming.rawHeaders);
@@ -304,6 +361,97 @@ class NodeRequest extends Request {
       else outgoing.once("close", onClose);
     }
     return this.#controller.signal;
+  }
+}
+
+/** Whether Node's parser takes the request for one to upgrade. */
+function offersUpgrade({ headers }: IncomingMessage): boolean {
+  return headers.upgrade !== undefined && /\bupgrade\b/i.test(headers.connection ?? "");
+}
+
+/** Whether a connection may become a WebSocket (RFC 6455 §4.2.1), be the rest of the handshake well or ill formed. */
+function isWebSocketRequest(incoming: IncomingMessage): boolean {
+  const { method, httpVersion, headers } = incoming;
+  return method === "GET" && httpVersion === "1.1" && headers.upgrade?.toLowerCase() === "websocket" &&
+    headers["content-length"] === undefined && headers["transfer-encoding"] === undefined;
+}
+
+/** A request for a WebSocket, which has taken its socket from `node:http`. */
+class NodeUpgrade {
+  /** What the handler returns to open it. */
+  response: Response | undefined;
+  readonly #incoming: IncomingMessage;
+  readonly #outgoing: ServerResponse;
+  readonly #stream: NodeSocketStream;
+  #socket: StreamWebSocket | undefined;
+
+  constructor(incoming: IncomingMessage, outgoing: ServerResponse, stream: NodeSocketStream) {
+    this.#incoming = incoming;
+    this.#outgoing = outgoing;
+    this.#stream = stream;
+    const { socket } = incoming;
+    // Node tells an answer of its socket only where the request was its own.
+    socket.on("drain", () => outgoing.emit("drain"));
+    outgoing.once("finish", () => stream.stopSending());
+    // Any other request ends with its client's direction, too.
+    socket.once("end", () => {
+      if (this.#socket === undefined || this.#socket.readyState === StreamWebSocket.CONNECTING) {
+        socket.destroy();
+      }
+    });
+    stream.signal.addEventListener("abort", () => this.abandon(), { once: true });
+  }
+
+  /**
+   * The work of `upgradeWebSocket`.
+   *
+   * @throws {TypeError} where the handshake is ill formed, the client has gone, or it was answered
+   */
+  make(options: FrontUpgradeOptions = {}): { response: Response; socket: WebSocket } {
+    const { headers } = this.#incoming;
+    if (headers["sec-websocket-version"] !== "13") throw refusedUpgrade("sec-websocket-version is not 13");
+    if (!/^[A-Za-z0-9+/]{22}==$/.test(headers["sec-websocket-key"] ?? "")) {
+      throw refusedUpgrade("sec-websocket-key does not hold 16 bytes");
+    }
+    if (this.#stream.signal.aborted) throw refusedUpgrade("the client has gone");
+    if (this.response !== undefined || this.#outgoing.headersSent) throw refusedUpgrade("it was answered");
+    this.response = new SwitchingProtocols();
+    this.#socket = new StreamWebSocket({ ...options, masked: true });
+    return { response: this.response, socket: this.#socket };
+  }
+
+  /** The handler has returned the response: sends it, and from here on it is frames. */
+  async open(): Promise<void> {
+    const key = this.#incoming.headers["sec-websocket-key"];
+    const digest = await crypto.subtle.digest("SHA-1", utf8(`${key}${WEBSOCKET_GUID}`));
+    let head = "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\n" +
+      `sec-websocket-accept: ${btoa(String.fromCharCode(...new Uint8Array(digest)))}\r\n`;
+    this.response!.headers.forEach((value, name) => {
+      if (hasControls(value)) throw refusedUpgrade(`${name} holds a control character`);
+      if (!OF_HANDSHAKE.has(name)) head += `${name}: ${value}\r\n`;
+    });
+    this.#incoming.socket.write(`${head}\r\n`, "latin1");
+    this.#socket!._start(this.#stream);
+  }
+
+  /** It does not come to be: nothing happens where it has. */
+  abandon(): void {
+    this.#socket?._refuse();
+  }
+}
+
+function refusedUpgrade(why: string): TypeError {
+  return new TypeError(`Cannot upgrade to WebSocket: ${why}`);
+}
+
+/** A `Response` cannot be made with this status. */
+class SwitchingProtocols extends Response {
+  constructor() {
+    super(null);
+  }
+
+  override get status(): number {
+    return 101;
   }
 }
 

@@ -10,6 +10,7 @@ import { HtxError } from "../core/mod.ts";
 import {
   connectOverStream,
   type Duplex,
+  MAX_WEBSOCKET_MESSAGE_LENGTH,
   relayDuplex,
   type RelayDuplexOptions,
   relayWebSocket,
@@ -40,6 +41,7 @@ const PASSED: ReadonlySet<string> = /* @__PURE__ */ new Set(["sec-websocket-prot
  * ```
  */
 export function passWebSockets(options: RelayWebSocketOptions = {}): UpgradeHandler {
+  const { maxMessageBytes, closeTimeoutMs } = options;
   return async (upgrade) => {
     const { info, request, head } = upgrade;
     if (info.upgradeWebSocket === undefined) return undefined;
@@ -53,7 +55,7 @@ export function passWebSockets(options: RelayWebSocketOptions = {}): UpgradeHand
     if (tunnel === undefined) return withCookie(toResponse(answer), upgrade.setCookie);
     let upgraded: ReturnType<typeof info.upgradeWebSocket>;
     try {
-      upgraded = info.upgradeWebSocket(request);
+      upgraded = info.upgradeWebSocket(request, { maxMessageBytes, closeTimeoutMs });
     } catch (error) {
       tunnel.reset("CANCELLED", "no upgrade");
       throw error;
@@ -105,7 +107,7 @@ export function covertEndpoint(options: CovertEndpointOptions): UpgradeHandler {
     let upgraded: ReturnType<typeof info.upgradeWebSocket>;
     try {
       signal.throwIfAborted(); // given up meanwhile
-      upgraded = info.upgradeWebSocket(request);
+      upgraded = info.upgradeWebSocket(request, { maxMessageBytes: MAX_WEBSOCKET_MESSAGE_LENGTH });
     } catch (error) {
       if (far !== undefined) endDuplex(far);
       throw error;
