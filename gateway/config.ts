@@ -102,7 +102,7 @@ export interface GatewayConfig {
     /** Milliseconds that running requests get when the gateway is stopped. @default {10000} */
     readonly shutdown_ms: number;
   };
-  /** WebSockets of those who were let in; with the front `deno` alone. */
+  /** WebSockets of those who were let in; the front `node` bounds what they may take, Deno's server does not. */
   readonly websocket: {
     /** Passes them to the application behind the tunnel. @default {false} */
     readonly pass: boolean;
@@ -509,11 +509,6 @@ export function parseConfig(source: string, name = "gateway.toml"): GatewayConfi
       ["websocket", covert_path === "" ? "covert_path" : "covert_upstream"],
       "expected covert_path and covert_upstream together",
     );
-  }
-  if (listen.front === "node") {
-    const cannot = 'since the front "node" cannot upgrade to WebSocket';
-    if (config.websocket.pass) problem(["websocket", "pass"], `expected false, ${cannot}`);
-    if (covert_path !== "") problem(["websocket", "covert_path"], `expected none, ${cannot}`);
   }
   for (const [i, upstream] of config.upstream.entries()) {
     if (upstream.address === "echo") continue;

@@ -82,14 +82,6 @@ Deno.test("parseConfig() names line, key and what was expected", () => {
       ["[session]\nname = '__Host-x'", "gateway.toml:2: session.name: expected a cookie name without prefix"],
       ["[decoy]\nkind = 'static'", "gateway.toml:1: decoy.root: expected a folder"],
       [
-        "[listen]\nfront = 'node'\n[websocket]\npass = true",
-        'gateway.toml:4: websocket.pass: expected false, since the front "node" cannot upgrade to WebSocket',
-      ],
-      [
-        "[listen]\nfront = 'node'\n[websocket]\ncovert_upstream = 'h:1'\ncovert_path = '/live'",
-        'gateway.toml:5: websocket.covert_path: expected none, since the front "node" cannot upgrade',
-      ],
-      [
         "[listen]\ntrusted_proxies = ['10.0.0.0/8', '10.0.0.0/33']",
         "gateway.toml:2: listen.trusted_proxies[1]: expected an IP",
       ],

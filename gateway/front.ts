@@ -97,8 +97,9 @@ export const DEFAULT_FRONT_PORT = 8080;
 
 /**
  * `Deno.serve` in front. It speaks HTTP/1.1 and HTTP/2, refuses malformed requests itself, and has **no time limit for
- * request heads or idle connections**, and reads on, without bound, what a client sends of a request that has been
- * answered: on the open internet put a proxy before it, or use `nodeFront`. It sends no informational responses (save
+ * request heads or idle connections**, reads on, without bound, what a client sends of a request that has been
+ * answered, and collects the fragments of a WebSocket message without bound: on the open internet put a proxy before it,
+ * or use `nodeFront`. It sends no informational responses (save
  * `100 Continue`) and no trailers.
  *
  * `shutdown()` refuses new connections at once where no request with a body is under way; else it answers what they ask

@@ -117,10 +117,10 @@ export async function nodeFront(handler: FrontHandler, options: NodeFrontOptions
   const lines = new WeakMap<Socket, { last: ServerResponse; readonly ahead: (() => void)[] }>();
   const enqueue = (incoming: IncomingMessage, outgoing: ServerResponse, upgrade?: NodeUpgrade) => {
     const { socket } = incoming;
+    if (!socket.writable) return; // what comes behind the last request that a connection may ask is none
     const line = lines.get(socket);
     const ahead = line?.ahead ?? [];
     const ended = () => {
-      // What came behind the last request that a connection may ask is no request.
       const next = socket.writable ? ahead.shift() : undefined;
       if (next !== undefined) next();
       else lines.delete(socket);

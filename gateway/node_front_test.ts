@@ -474,6 +474,39 @@ Deno.test("nodeFront takes a request that asks for another protocol, or cannot b
   }
 });
 
+Deno.test("nodeFront takes no request behind one that asked for another protocol, while that runs or when it was answered", async () => {
+  const gates = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+  const asked: string[] = [];
+  await using front = await nodeFront(async (request) => {
+    asked.push(new URL(request.url).pathname);
+    if (request.url.endsWith("/2")) throw new Error("asked all the same");
+    await gates.shift()!.promise;
+    return new Response("a page");
+  }, { port: 0 });
+  const next = utf8("GET /2 HTTP/1.1\r\nhost: a\r\n\r\n");
+  for (const [i, when] of ["while it runs", "answered"].entries()) {
+    using client = new Client(await Deno.connect({ hostname: "127.0.0.1", port: front.addr.port }));
+    await client.send(utf8("GET /1 HTTP/1.1\r\nhost: a\r\nconnection: Upgrade\r\nupgrade: h2c\r\n\r\n"));
+    const [gate] = gates;
+    await until(() => asked.length === i + 1);
+    if (when === "while it runs") {
+      await client.send(next);
+      await new Promise((resolve) => setTimeout(resolve, 50)); // it has arrived
+    }
+    gate!.resolve();
+    let answer = "";
+    const buffer = new Uint8Array(1000);
+    for (;;) {
+      const length = await client.conn.read(buffer).catch(() => null);
+      if (length === null) break;
+      answer += new TextDecoder().decode(buffer.subarray(0, length));
+      if (when === "answered") await client.send(next);
+    }
+    assertEquals(answer.match(/HTTP\/1\.1 \d+/g), ["HTTP/1.1 200"]);
+  }
+  assertEquals(asked, ["/1", "/1"]);
+});
+
 Deno.test("nodeFront upgrades a connection that has asked before, but none where an answer is still to come", async () => {
   const gate = Promise.withResolvers<void>();
   const begun = Promise.withResolvers<void>();

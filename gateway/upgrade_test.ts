@@ -21,17 +21,16 @@ import { nodeFront } from "./node_front.ts";
 import { runGateway } from "./run.ts";
 import { covertEndpoint, passWebSockets } from "./upgrade.ts";
 
-/** A real listener in front of a gateway. */
-function behindDeno(gateway: Gateway) {
-  const front = Deno.serve(
-    { hostname: "127.0.0.1", port: 0, onListen: () => {} },
-    (request, info) =>
-      gateway.handler(request, {
-        remoteAddr: { hostname: info.remoteAddr.hostname, port: info.remoteAddr.port },
-        encrypted: false,
-        upgradeWebSocket: (upgraded) => Deno.upgradeWebSocket(upgraded, { idleTimeout: 0 }),
-      }),
-  );
+type MakeFront = typeof denoFront | typeof nodeFront;
+
+/** A test of what holds behind both fronts. */
+function behindBoth(name: string, test: (make: MakeFront) => Promise<void>): void {
+  for (const make of [denoFront, nodeFront]) Deno.test(`${name} (${make.name})`, () => test(make));
+}
+
+/** A front of a gateway, which ends by itself once the gateway has. */
+async function behind(make: MakeFront, gateway: Gateway) {
+  const front = await make(gateway.handler, { port: 0 });
   return {
     url: `ws://127.0.0.1:${front.addr.port}`,
     [Symbol.asyncDispose]: () => front.shutdown(),
@@ -39,13 +38,14 @@ function behindDeno(gateway: Gateway) {
 }
 
 /** A gateway over an upstream of `handler`, behind a real listener. */
-function listening(
+async function listening(
+  make: MakeFront,
   handler: HttpHandler,
   onUpgrade: GatewayOptions["onUpgrade"],
   limits: GatewayOptions["limits"] = {},
 ) {
   const { gateway, ask, [Symbol.asyncDispose]: end } = over(handler, { onUpgrade, limits });
-  const front = behindDeno(gateway);
+  const front = await behind(make, gateway);
   return {
     url: front.url,
     gateway,
@@ -61,89 +61,98 @@ function event(socket: WebSocket, type: "open" | "close"): Promise<Event> {
   return new Promise((resolve) => socket.addEventListener(type, resolve, { once: true }));
 }
 
-Deno.test("passWebSockets() takes a browser's WebSocket to a handler of the application's, subprotocol and cookie with it", async () => {
-  await using site = listening((request, info) => {
-    if (new URL(request.url).pathname !== "/chat") return new Response("no", { status: 403 });
-    const { socket, response } = info.upgradeWebSocket({ protocol: "b" });
-    socket.onmessage = ({ data }) => socket.send(`${data}!`);
-    response.headers.append("set-cookie", "seen=1");
-    return response;
-  }, passWebSockets());
-  const socket = new WebSocket(`${site.url}/chat`, ["a", "b"]);
-  await event(socket, "open");
-  assertEquals(socket.protocol, "b");
-  const answer = new Promise((resolve) => socket.onmessage = ({ data }) => resolve(data));
-  socket.send("hello");
-  assertEquals(await answer, "hello!");
-  const closed = event(socket, "close");
-  socket.close(4001, "bye");
-  await closed;
-  const refused = new WebSocket(`${site.url}/other`);
-  refused.onerror = (error) => error.preventDefault();
-  await event(refused, "close");
-  assertEquals(refused.protocol, "");
-});
-
-Deno.test("passWebSockets(): a WebSocket goes to another upstream where the first cannot be reached, or hangs", async () => {
-  for (const how of ["refused", "silent"] as const) {
-    const upstreams = ["a", "b"].map((name) =>
-      localUpstream((_request, info) => {
-        const { socket, response } = info.upgradeWebSocket();
-        socket.onmessage = ({ data }) => socket.send(`${name}: ${data}`);
-        return response;
-      }, { name })
-    );
-    const lost = new Set<string>();
-    const never = Promise.withResolvers<never>();
-    const gateway = createGateway({
-      upstream: upstreams.map(({ name, publicKey, dial }) => ({
-        name,
-        publicKey,
-        dial: async (options) => {
-          if (!lost.has(name!)) return await dial!(options);
-          if (how === "refused") throw new HtxError("CONNECT_FAILED", "refused");
-          return await never.promise;
-        },
-      })),
-      onUpgrade: passWebSockets(),
-    });
-    await using site = behindDeno(gateway);
-    await until(() => gateway.stats.upstreams.every((one) => one.state === "validated"));
-    const active = gateway.stats.upstreams.find((one) => one.active)!.name;
-    lost.add(active);
-    await upstreams.find((one) => one.name === active)!.server.shutdown({ graceMs: 0 });
-    await until(() => gateway.stats.upstreams.every((one) => one.name !== active || one.sessions === 0));
-    const socket = new WebSocket(`${site.url}/`);
-    socket.onerror = (error) => error.preventDefault();
-    assertEquals((await Promise.race([event(socket, "open"), event(socket, "close")])).type, "open");
-    const answer = new Promise((resolve) => socket.onmessage = ({ data }) => resolve(data));
-    socket.send("hello");
-    assertEquals(await answer, `${active === "a" ? "b" : "a"}: hello`);
-    const closed = event(socket, "close");
-    socket.close();
-    await closed;
-    await gateway.close();
-    for (const upstream of upstreams) await upstream[Symbol.asyncDispose]();
-  }
-});
-
-Deno.test("passWebSockets(): an answer with a control character in a field is 502, accepted or not", async () => {
-  for (const accept of [false, true]) {
-    await using site = listening((_request, info) => {
-      const response = accept ? info.upgradeWebSocket().response : new Response("no", { status: 403 });
-      response.headers.append("set-cookie", "a=\x01");
+behindBoth(
+  "passWebSockets() takes a browser's WebSocket to a handler of the application's, subprotocol and cookie with it",
+  async (make) => {
+    await using site = await listening(make, (request, info) => {
+      if (new URL(request.url).pathname !== "/chat") return new Response("no", { status: 403 });
+      const { socket, response } = info.upgradeWebSocket({ protocol: "b" });
+      socket.onmessage = ({ data }) => socket.send(`${data}!`);
+      response.headers.append("set-cookie", "seen=1");
       return response;
     }, passWebSockets());
-    const { port } = new URL(site.url);
-    const answer = await raw(
-      Number(port),
-      "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n" +
-        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n",
-    );
-    assertEquals(answer.split("\r\n", 1)[0], "HTTP/1.1 502 Bad Gateway");
-    assertEquals(site.gateway.metrics.outcomes["upstream-malformed"], 1);
-  }
-});
+    const socket = new WebSocket(`${site.url}/chat`, ["a", "b"]);
+    await event(socket, "open");
+    assertEquals(socket.protocol, "b");
+    const answer = new Promise((resolve) => socket.onmessage = ({ data }) => resolve(data));
+    socket.send("hello");
+    assertEquals(await answer, "hello!");
+    const closed = event(socket, "close");
+    socket.close(4001, "bye");
+    await closed;
+    const refused = new WebSocket(`${site.url}/other`);
+    refused.onerror = (error) => error.preventDefault();
+    await event(refused, "close");
+    assertEquals(refused.protocol, "");
+  },
+);
+
+behindBoth(
+  "passWebSockets(): a WebSocket goes to another upstream where the first cannot be reached, or hangs",
+  async (make) => {
+    for (const how of ["refused", "silent"] as const) {
+      const upstreams = ["a", "b"].map((name) =>
+        localUpstream((_request, info) => {
+          const { socket, response } = info.upgradeWebSocket();
+          socket.onmessage = ({ data }) => socket.send(`${name}: ${data}`);
+          return response;
+        }, { name })
+      );
+      const lost = new Set<string>();
+      const never = Promise.withResolvers<never>();
+      const gateway = createGateway({
+        upstream: upstreams.map(({ name, publicKey, dial }) => ({
+          name,
+          publicKey,
+          dial: async (options) => {
+            if (!lost.has(name!)) return await dial!(options);
+            if (how === "refused") throw new HtxError("CONNECT_FAILED", "refused");
+            return await never.promise;
+          },
+        })),
+        onUpgrade: passWebSockets(),
+      });
+      await using site = await behind(make, gateway);
+      await until(() => gateway.stats.upstreams.every((one) => one.state === "validated"));
+      const active = gateway.stats.upstreams.find((one) => one.active)!.name;
+      lost.add(active);
+      await upstreams.find((one) => one.name === active)!.server.shutdown({ graceMs: 0 });
+      await until(() => gateway.stats.upstreams.every((one) => one.name !== active || one.sessions === 0));
+      const socket = new WebSocket(`${site.url}/`);
+      socket.onerror = (error) => error.preventDefault();
+      assertEquals((await Promise.race([event(socket, "open"), event(socket, "close")])).type, "open");
+      const answer = new Promise((resolve) => socket.onmessage = ({ data }) => resolve(data));
+      socket.send("hello");
+      assertEquals(await answer, `${active === "a" ? "b" : "a"}: hello`);
+      const closed = event(socket, "close");
+      socket.close();
+      await closed;
+      await gateway.close();
+      for (const upstream of upstreams) await upstream[Symbol.asyncDispose]();
+    }
+  },
+);
+
+behindBoth(
+  "passWebSockets(): an answer with a control character in a field is 502, accepted or not",
+  async (make) => {
+    for (const accept of [false, true]) {
+      await using site = await listening(make, (_request, info) => {
+        const response = accept ? info.upgradeWebSocket().response : new Response("no", { status: 403 });
+        response.headers.append("set-cookie", "a=\x01");
+        return response;
+      }, passWebSockets());
+      const { port } = new URL(site.url);
+      const answer = await raw(
+        Number(port),
+        "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n" +
+          "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n",
+      );
+      assertEquals(answer.split("\r\n", 1)[0], "HTTP/1.1 502 Bad Gateway");
+      assertEquals(site.gateway.metrics.outcomes["upstream-malformed"], 1);
+    }
+  },
+);
 
 Deno.test("passWebSockets(): an answer that opens none is under the limits of any answer until it ends", async () => {
   let cancelled = 0;
@@ -198,7 +207,7 @@ const HANDSHAKE = new TextEncoder().encode(
     "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n",
 );
 
-Deno.test("passWebSockets(): clients that leave during the handshake keep no place", async () => {
+behindBoth("passWebSockets(): clients that leave during the handshake keep no place", async (make) => {
   const gate = Promise.withResolvers<void>();
   let asked = 0;
   await using site = over(async (request, info) => {
@@ -207,7 +216,7 @@ Deno.test("passWebSockets(): clients that leave during the handshake keep no pla
     await gate.promise;
     return info.upgradeWebSocket().response;
   }, { onUpgrade: passWebSockets() });
-  await using front = denoFront(site.gateway.handler, { port: 0 });
+  await using front = await make(site.gateway.handler, { port: 0 });
   const conns: Deno.Conn[] = [];
   for (let i = 0; i < 20; i++) {
     const conn = await Deno.connect({ hostname: "127.0.0.1", port: front.addr.port });
@@ -245,8 +254,8 @@ Deno.test("closeUnlessOpened() ends a WebSocket that is about to open for ever, 
   }
 });
 
-Deno.test("passWebSockets(): when the gateway stops, its WebSockets end", async () => {
-  const site = listening((_request, info) => info.upgradeWebSocket().response, passWebSockets());
+behindBoth("passWebSockets(): when the gateway stops, its WebSockets end", async (make) => {
+  const site = await listening(make, (_request, info) => info.upgradeWebSocket().response, passWebSockets());
   const socket = new WebSocket(`${site.url}/`);
   await event(socket, "open");
   const closed = event(socket, "close");
@@ -292,35 +301,39 @@ Deno.test("passWebSockets(): a handshake that takes too long, whose client leave
   }
 });
 
-Deno.test("handshakes and open WebSockets count among concurrentRequests, and a WebSocket until it ends", async () => {
-  const gate = Promise.withResolvers<void>();
-  await using site = listening(
-    async (request, info) => {
-      if (request.headers.get("upgrade") === null) return new Response("page");
-      if (request.url.endsWith("/slow")) await gate.promise;
-      return info.upgradeWebSocket().response;
-    },
-    passWebSockets(),
-    { concurrentRequests: 2 },
-  );
-  const open = new WebSocket(`${site.url}/`);
-  await event(open, "open");
-  const slow = new WebSocket(`${site.url}/slow`);
-  await until(() => site.gateway.metrics.active === 2);
-  const refused = await site.ask("/");
-  assertEquals([refused.status, refused.headers.get("retry-after")], [503, "1"]);
-  await refused.body?.cancel();
-  gate.resolve();
-  await event(slow, "open");
-  assertEquals(site.gateway.metrics.active, 2);
-  for (const socket of [open, slow]) {
-    const closed = event(socket, "close");
-    socket.close();
-    await closed;
-  }
-  await until(() => site.gateway.metrics.active === 0);
-  assertEquals(await (await site.ask("/")).text(), "page");
-});
+behindBoth(
+  "handshakes and open WebSockets count among concurrentRequests, and a WebSocket until it ends",
+  async (make) => {
+    const gate = Promise.withResolvers<void>();
+    await using site = await listening(
+      make,
+      async (request, info) => {
+        if (request.headers.get("upgrade") === null) return new Response("page");
+        if (request.url.endsWith("/slow")) await gate.promise;
+        return info.upgradeWebSocket().response;
+      },
+      passWebSockets(),
+      { concurrentRequests: 2 },
+    );
+    const open = new WebSocket(`${site.url}/`);
+    await event(open, "open");
+    const slow = new WebSocket(`${site.url}/slow`);
+    await until(() => site.gateway.metrics.active === 2);
+    const refused = await site.ask("/");
+    assertEquals([refused.status, refused.headers.get("retry-after")], [503, "1"]);
+    await refused.body?.cancel();
+    gate.resolve();
+    await event(slow, "open");
+    assertEquals(site.gateway.metrics.active, 2);
+    for (const socket of [open, slow]) {
+      const closed = event(socket, "close");
+      socket.close();
+      await closed;
+    }
+    await until(() => site.gateway.metrics.active === 0);
+    assertEquals(await (await site.ask("/")).text(), "page");
+  },
+);
 
 Deno.test("closeUnlessOpened() leaves a WebSocket alone that opened while the process was busy, and closes one that opens too late", async () => {
   const told: string[] = [];
@@ -375,33 +388,37 @@ Deno.test("covertEndpoint() is answered 504 where its dial hangs, and a dial tha
 });
 
 for (const kind of ["ends", "relays"]) {
-  Deno.test(`covertEndpoint() ${kind} the HTX session inside a WebSocket; other paths go on`, async () => {
-    const inner = serve(() => new Response("inside"));
-    const session = kind === "ends" ? inner : { dial: () => dialTcp({ port: inner.addr.port! }) };
-    await using site = listening(
-      (_request, info) => info.upgradeWebSocket().response,
-      covertEndpoint({ path: "/live", session, next: passWebSockets() }),
-    );
-    const client = await connect(({ signal }) => dialWebSocket(`${site.url}/live?x=1`, { signal }), {
-      remoteStatic: inner.publicKey,
-    });
-    const [connection] = client.connections;
-    assert(connection!.handshake.hybrid); // with the inner server's key, whoever stands in front
-    const bodies = Array.from({ length: 8 }, () => client.fetch("/").then((response) => response.text()));
-    assertEquals(new Set(await Promise.all(bodies)), new Set(["inside"]));
-    await client.close();
-    const other = new WebSocket(`${site.url}/elsewhere`);
-    await event(other, "open");
-    const closed = event(other, "close");
-    other.close();
-    await closed;
-    await inner.shutdown();
-    if (kind === "relays") {
-      // Nobody listens there any more: the endpoint refuses like any other failing upstream.
-      const error = await assertRejects(() => dialWebSocket(`${site.url}/live`), HtxError);
-      assertEquals(error.code, "CONNECT_FAILED");
-    }
-  });
+  behindBoth(
+    `covertEndpoint() ${kind} the HTX session inside a WebSocket; other paths go on`,
+    async (make) => {
+      const inner = serve(() => new Response("inside"));
+      const session = kind === "ends" ? inner : { dial: () => dialTcp({ port: inner.addr.port! }) };
+      await using site = await listening(
+        make,
+        (_request, info) => info.upgradeWebSocket().response,
+        covertEndpoint({ path: "/live", session, next: passWebSockets() }),
+      );
+      const client = await connect(({ signal }) => dialWebSocket(`${site.url}/live?x=1`, { signal }), {
+        remoteStatic: inner.publicKey,
+      });
+      const [connection] = client.connections;
+      assert(connection!.handshake.hybrid); // with the inner server's key, whoever stands in front
+      const bodies = Array.from({ length: 8 }, () => client.fetch("/").then((response) => response.text()));
+      assertEquals(new Set(await Promise.all(bodies)), new Set(["inside"]));
+      await client.close();
+      const other = new WebSocket(`${site.url}/elsewhere`);
+      await event(other, "open");
+      const closed = event(other, "close");
+      other.close();
+      await closed;
+      await inner.shutdown();
+      if (kind === "relays") {
+        // Nobody listens there any more: the endpoint refuses like any other failing upstream.
+        const error = await assertRejects(() => dialWebSocket(`${site.url}/live`), HtxError);
+        assertEquals(error.code, "CONNECT_FAILED");
+      }
+    },
+  );
 }
 
 const ticketKey = generateTicketKey();
@@ -487,36 +504,44 @@ Deno.test("e-41: without a ticket the covert endpoint is the decoy, byte for byt
   await inner.shutdown();
 });
 
-Deno.test("e-29, e-41: a ticket opens the covert endpoint once; the same request again is shown the decoy", async () => {
-  const inner = serve(() => new Response("inside"));
-  await using site = over(() => new Response("application"), {
-    admission,
-    decoy: fixedDecoy({ status: 200, body: "an ordinary site\n" }),
-    onUpgrade: covertEndpoint({ path: "/live", session: inner }),
-  });
-  await using front = denoFront(site.gateway.handler, { port: 0 });
-  const url = `ws://127.0.0.1:${front.addr.port}/live?bn1=${makeTicket(ticketKey)}`;
-  const client = await connect(({ signal }) => dialWebSocket(url, { signal }), {
-    remoteStatic: inner.publicKey,
-  });
-  assertEquals(await (await client.fetch("/")).text(), "inside");
-  const again = await assertRejects(() => dialWebSocket(url), HtxError);
-  assertEquals(again.code, "CONNECT_FAILED");
-  await client.close();
-  await inner.shutdown();
-});
+behindBoth(
+  "e-29, e-41: a ticket opens the covert endpoint once; the same request again is shown the decoy",
+  async (make) => {
+    const inner = serve(() => new Response("inside"));
+    await using site = over(() => new Response("application"), {
+      admission,
+      decoy: fixedDecoy({ status: 200, body: "an ordinary site\n" }),
+      onUpgrade: covertEndpoint({ path: "/live", session: inner }),
+    });
+    await using front = await make(site.gateway.handler, { port: 0 });
+    const url = `ws://127.0.0.1:${front.addr.port}/live?bn1=${makeTicket(ticketKey)}`;
+    const client = await connect(({ signal }) => dialWebSocket(url, { signal }), {
+      remoteStatic: inner.publicKey,
+    });
+    assertEquals(await (await client.fetch("/")).text(), "inside");
+    const again = await assertRejects(() => dialWebSocket(url), HtxError);
+    assertEquals(again.code, "CONNECT_FAILED");
+    await client.close();
+    await inner.shutdown();
+  },
+);
 
-Deno.test("[websocket] of gateway.toml: a session inside a WebSocket reaches the server that it names", async () => {
-  const inner = serve(() => new Response("through both"));
-  const running = await runGateway(parseConfig(
-    `[listen]\nport = 0\n[websocket]\ncovert_path = "/live"\ncovert_upstream = "127.0.0.1:${inner.addr.port}"\n`,
-  ));
-  const url = `ws://127.0.0.1:${running.front.addr.port}/live`;
-  const client = await connect(({ signal }) => dialWebSocket(url, { signal }), {
-    remoteStatic: inner.publicKey,
-  });
-  assertEquals(await (await client.fetch("/")).text(), "through both");
-  await client.close();
-  await running.shutdown();
-  await inner.shutdown();
-});
+behindBoth(
+  "[websocket] of gateway.toml: a session inside a WebSocket reaches the server that it names",
+  async (make) => {
+    const inner = serve(() => new Response("through both"));
+    const running = await runGateway(parseConfig(
+      `[listen]\nport = 0\nfront = "${
+        make === denoFront ? "deno" : "node"
+      }"\n[websocket]\ncovert_path = "/live"\ncovert_upstream = "127.0.0.1:${inner.addr.port}"\n`,
+    ));
+    const url = `ws://127.0.0.1:${running.front.addr.port}/live`;
+    const client = await connect(({ signal }) => dialWebSocket(url, { signal }), {
+      remoteStatic: inner.publicKey,
+    });
+    assertEquals(await (await client.fetch("/")).text(), "through both");
+    await client.close();
+    await running.shutdown();
+    await inner.shutdown();
+  },
+);

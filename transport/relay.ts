@@ -16,7 +16,7 @@ const DEFAULT_MAX_BUFFERED: number = 32 * 1024 ** 2;
 
 /** Options of {@linkcode relayDuplex}. */
 export interface RelayDuplexOptions {
-  /** Bytes that may wait on a carrier that cannot make its peer wait, such as a WebSocket. @default {33554432} */
+  /** Bytes that may wait on a carrier that cannot make its peer wait, such as a runtime's WebSocket. @default {33554432} */
   maxBufferedBytes?: number | undefined;
 }
 

@@ -16,7 +16,8 @@
  * Nor does Deno's server bound what one message may come to: it collects all of its fragments before this side sees
  * any, past every bound here, and holds what it has for as long as the socket lingers. A stranger on one connection can
  * fill the memory of the process. On the open internet, let only those upgrade who have shown something first (a ticket,
- * a cookie), and give the process a memory limit of its own.
+ * a cookie), and give the process a memory limit of its own. Sockets of the gateway's `nodeFront` have none of these
+ * weaknesses: they are bounded, made to wait and cut off.
  *
  * This module is browser compatible, save for {@linkcode WebSocketListener.upgrade}.
  *
