@@ -577,6 +577,21 @@ Deno.test("nodeFront closes a WebSocket whose handler answers otherwise, fails, 
   }
 });
 
+Deno.test("covertEndpoint() behind nodeFront refuses a message above 1 MiB by its length, before it comes", async () => {
+  const inner = serve(() => new Response());
+  await using site = over(() => new Response(), {
+    onUpgrade: covertEndpoint({ path: "/live", session: inner }),
+  });
+  await using front = await nodeFront(site.gateway.handler, { port: 0 });
+  using client = new Client(await Deno.connect({ hostname: "127.0.0.1", port: front.addr.port }));
+  await client.open("/live");
+  await client.send(masked(encodeWebSocketFrame(BINARY, new Uint8Array(1024 ** 2 + 1))).subarray(0, 14));
+  assertEquals(await client.next(), { type: "close", code: 1009, reason: "" });
+  assertEquals(await client.next(), null);
+  client.conn.close();
+  await inner.shutdown();
+});
+
 Deno.test("nodeFront: an ill-formed handshake is answered 400 by a gateway, and its stream is let go", async () => {
   await using site = over((_request, info) => info.upgradeWebSocket().response, {
     onUpgrade: passWebSockets(),

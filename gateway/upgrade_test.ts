@@ -458,6 +458,15 @@ function probes(): [string, string][] {
     ["an upgrade without a key", ask("GET /live", handshake.slice(0, 3))],
     ["an upgrade of version 8", ask("GET /live", [...handshake.slice(0, 2), "sec-websocket-version: 8"])],
     ["h2c", ask("GET /live", ["connection: Upgrade", "upgrade: h2c"])],
+    [
+      "h2c with a body",
+      ask("POST /live", ["connection: Upgrade", "upgrade: h2c", "content-length: 5"], "hello"),
+    ],
+    [
+      "h2c and a request behind it",
+      ask("GET /live", ["connection: Upgrade", "upgrade: h2c"], ask("GET /live")),
+    ],
+    ["an upgrade and a request behind it", ask("GET /live", handshake, ask("GET /live"))],
     ["a query that is no ticket", ask("GET /live?bn1=AAAA", handshake)],
     ["a stranger's ticket", ask(`GET /live?bn1=${makeTicket(stranger)}`, handshake)],
     [
