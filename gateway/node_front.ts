@@ -13,16 +13,14 @@ import type { Socket } from "node:net";
 import { hasControls } from "../core/_controls.ts";
 import { holdReading } from "../core/_hold_reading.ts";
 import { timerDelay } from "../core/_timer_delay.ts";
-import { utf8 } from "../core/mod.ts";
-import { StreamWebSocket } from "../transport/mod.ts";
 import { type NodeSocketBounds, NodeSocketStream } from "./_node_socket.ts";
+import { isWebSocketRequest, NodeUpgrade, offersUpgrade } from "./_node_upgrade.ts";
 import {
   DEFAULT_FRONT_PORT,
   type FrontAddr,
   type FrontHandler,
   type FrontInfo,
   type FrontOptions,
-  type FrontUpgradeOptions,
   type HttpFront,
 } from "./front.ts";
 
@@ -52,16 +50,6 @@ const DEFAULT_LINGER_BYTES = 262_144;
 const DEFAULT_LINGER_TIMEOUT_MS = 5000;
 /** Requests that a connection may send ahead of the answer that it waits for. No browser sends any. */
 const MAX_AHEAD = 256;
-/** RFC 6455 §1.3: what the server's answer to a key proves that it knows. */
-const WEBSOCKET_GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
-/** Fields of the answer to a handshake that are not the handler's. */
-const OF_HANDSHAKE: ReadonlySet<string> = /* @__PURE__ */ new Set([
-  "connection",
-  "upgrade",
-  "sec-websocket-accept",
-  "content-length",
-  "transfer-encoding",
-]);
 const CONNECT_REFUSAL = "HTTP/1.1 501 Not Implemented\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
 /**
@@ -361,97 +349,6 @@ class NodeRequest extends Request {
       else outgoing.once("close", onClose);
     }
     return this.#controller.signal;
-  }
-}
-
-/** Whether Node's parser takes the request for one to upgrade. */
-function offersUpgrade({ headers }: IncomingMessage): boolean {
-  return headers.upgrade !== undefined && /\bupgrade\b/i.test(headers.connection ?? "");
-}
-
-/** Whether a connection may become a WebSocket (RFC 6455 §4.2.1), be the rest of the handshake well or ill formed. */
-function isWebSocketRequest(incoming: IncomingMessage): boolean {
-  const { method, httpVersion, headers } = incoming;
-  return method === "GET" && httpVersion === "1.1" && headers.upgrade?.toLowerCase() === "websocket" &&
-    headers["content-length"] === undefined && headers["transfer-encoding"] === undefined;
-}
-
-/** A request for a WebSocket, which has taken its socket from `node:http`. */
-class NodeUpgrade {
-  /** What the handler returns to open it. */
-  response: Response | undefined;
-  readonly #incoming: IncomingMessage;
-  readonly #outgoing: ServerResponse;
-  readonly #stream: NodeSocketStream;
-  #socket: StreamWebSocket | undefined;
-
-  constructor(incoming: IncomingMessage, outgoing: ServerResponse, stream: NodeSocketStream) {
-    this.#incoming = incoming;
-    this.#outgoing = outgoing;
-    this.#stream = stream;
-    const { socket } = incoming;
-    // Node tells an answer of its socket only where the request was its own.
-    socket.on("drain", () => outgoing.emit("drain"));
-    outgoing.once("finish", () => stream.stopSending());
-    // Any other request ends with its client's direction, too.
-    socket.once("end", () => {
-      if (this.#socket === undefined || this.#socket.readyState === StreamWebSocket.CONNECTING) {
-        socket.destroy();
-      }
-    });
-    stream.signal.addEventListener("abort", () => this.abandon(), { once: true });
-  }
-
-  /**
-   * The work of `upgradeWebSocket`.
-   *
-   * @throws {TypeError} where the handshake is ill formed, the client has gone, or it was answered
-   */
-  make(options: FrontUpgradeOptions = {}): { response: Response; socket: WebSocket } {
-    const { headers } = this.#incoming;
-    if (headers["sec-websocket-version"] !== "13") throw refusedUpgrade("sec-websocket-version is not 13");
-    if (!/^[A-Za-z0-9+/]{22}==$/.test(headers["sec-websocket-key"] ?? "")) {
-      throw refusedUpgrade("sec-websocket-key does not hold 16 bytes");
-    }
-    if (this.#stream.signal.aborted) throw refusedUpgrade("the client has gone");
-    if (this.response !== undefined || this.#outgoing.headersSent) throw refusedUpgrade("it was answered");
-    this.response = new SwitchingProtocols();
-    this.#socket = new StreamWebSocket({ ...options, masked: true });
-    return { response: this.response, socket: this.#socket };
-  }
-
-  /** The handler has returned the response: sends it, and from here on it is frames. */
-  async open(): Promise<void> {
-    const key = this.#incoming.headers["sec-websocket-key"];
-    const digest = await crypto.subtle.digest("SHA-1", utf8(`${key}${WEBSOCKET_GUID}`));
-    let head = "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\n" +
-      `sec-websocket-accept: ${btoa(String.fromCharCode(...new Uint8Array(digest)))}\r\n`;
-    this.response!.headers.forEach((value, name) => {
-      if (hasControls(value)) throw refusedUpgrade(`${name} holds a control character`);
-      if (!OF_HANDSHAKE.has(name)) head += `${name}: ${value}\r\n`;
-    });
-    this.#incoming.socket.write(`${head}\r\n`, "latin1");
-    this.#socket!._start(this.#stream);
-  }
-
-  /** It does not come to be: nothing happens where it has. */
-  abandon(): void {
-    this.#socket?._refuse();
-  }
-}
-
-function refusedUpgrade(why: string): TypeError {
-  return new TypeError(`Cannot upgrade to WebSocket: ${why}`);
-}
-
-/** A `Response` cannot be made with this status. */
-class SwitchingProtocols extends Response {
-  constructor() {
-    super(null);
-  }
-
-  override get status(): number {
-    return 101;
   }
 }
 
