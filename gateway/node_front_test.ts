@@ -9,6 +9,7 @@ import {
   serve,
   WebSocketDecoder,
   type WebSocketEvent,
+  WebSocketListener,
   WebSocketOpcode,
 } from "../transport/mod.ts";
 import { over, raw, until } from "./_testing.ts";
@@ -590,6 +591,36 @@ Deno.test("covertEndpoint() behind nodeFront refuses a message above 1 MiB by it
   assertEquals(await client.next(), null);
   client.conn.close();
   await inner.shutdown();
+});
+
+Deno.test("nodeFront: WebSocketListener.upgrade() takes its sockets, bounds their messages and is left by who does not close them", async () => {
+  const listener = new WebSocketListener();
+  await using server = serve(() => new Response("in"), { listeners: [listener] });
+  await using front = await nodeFront((request, info) =>
+    Promise.resolve(
+      request.headers.get("upgrade") === "websocket"
+        ? listener.upgrade(request, info)
+        : new Response("a site"),
+    ), { port: 0 });
+  const url = `ws://127.0.0.1:${front.addr.port}/chat`;
+  const client = await connect(({ signal }) => dialWebSocket(url, { signal }), {
+    remoteStatic: server.publicKey,
+  });
+  const sent = new Uint8Array(2 ** 21).fill(7);
+  const response = await client.fetch("/", { method: "POST", body: sent });
+  assertEquals(await response.text(), "in");
+  const [connection] = server.connections;
+  assertEquals(connection?.remoteAddr?.hostname, "127.0.0.1");
+  await client.close();
+  using conn = await Deno.connect({ hostname: "127.0.0.1", port: front.addr.port });
+  const stranger = new Client(conn);
+  assert((await stranger.open("/chat")).startsWith("HTTP/1.1 101 "));
+  const fragment = new Uint8Array(65_536);
+  await stranger.frame(BINARY, fragment, { fin: false });
+  for (let i = 0; i < 15; i++) await stranger.frame(CONTINUATION, fragment, { fin: false });
+  await stranger.frame(CONTINUATION, new Uint8Array(1), { fin: false });
+  assertEquals(await stranger.next(), { type: "close", code: 1009, reason: "" });
+  await until(() => listener.lingering === 0);
 });
 
 Deno.test("nodeFront: an ill-formed handshake is answered 400 by a gateway, and its stream is let go", async () => {

@@ -89,6 +89,7 @@ export {
   dialWebSocket,
   type DialWebSocketOptions,
   MAX_WEBSOCKET_MESSAGE_LENGTH,
+  type UpgradeInfo,
   webSocketDuplex,
   type WebSocketDuplexOptions,
   type WebSocketLike,

@@ -17,7 +17,7 @@
  * any, past every bound here, and holds what it has for as long as the socket lingers. A stranger on one connection can
  * fill the memory of the process. On the open internet, let only those upgrade who have shown something first (a ticket,
  * a cookie), and give the process a memory limit of its own. Sockets of the gateway's `nodeFront` have none of these
- * weaknesses: they are bounded, made to wait and cut off.
+ * weaknesses: they are bounded, made to wait and cut off. {@linkcode WebSocketListener.upgrade} takes both.
  *
  * This module is browser compatible, save for {@linkcode WebSocketListener.upgrade}.
  *
@@ -440,6 +440,19 @@ export interface WebSocketListenerOptions extends Omit<WebSocketDuplexOptions, "
   maxLingering?: number | undefined;
 }
 
+/** What a server tells of a request that asks for a WebSocket: the `info` of `Deno.serve`, or of a front of the gateway's. */
+export interface UpgradeInfo {
+  /** Where the client stands. */
+  readonly remoteAddr?: Deno.Addr | { readonly hostname: string; readonly port: number } | undefined;
+  /** Answers the upgrade. @default {Deno.upgradeWebSocket} */
+  readonly upgradeWebSocket?:
+    | ((
+      request: Request,
+      options?: { maxMessageBytes?: number | undefined },
+    ) => { response: Response; socket: WebSocketLike })
+    | undefined;
+}
+
 /**
  * A listener whose sockets come from elsewhere: whoever answers the upgrade requests, be it a decoy site's server or
  * a gateway, pushes them in.
@@ -504,14 +517,18 @@ export class WebSocketListener implements DuplexListener {
   }
 
   /**
-   * Answers an upgrade request of `Deno.serve` and takes its socket; with 503 where it would take none.
+   * Answers an upgrade request and takes its socket; with 503 where it would take none. `info` is what `Deno.serve` or a
+   * front of the gateway's gives with the request: the socket is the front's own where it upgrades, and then bounded, made
+   * to wait and cut off (`nodeFront`).
    *
    * @throws {TypeError} when the request does not ask for a WebSocket
    */
-  upgrade(request: Request, info?: { readonly remoteAddr: Deno.Addr }): Response {
+  upgrade(request: Request, info: UpgradeInfo = {}): Response {
     if (this.#refuses) return new Response(null, { status: 503 });
-    const peer = info?.remoteAddr; // gone once the request is upgraded
-    const { socket, response } = Deno.upgradeWebSocket(request, { idleTimeout: 0 });
+    const peer = info.remoteAddr; // gone once the request is upgraded
+    const { socket, response } =
+      info.upgradeWebSocket?.(request, { maxMessageBytes: MAX_WEBSOCKET_MESSAGE_LENGTH }) ??
+        Deno.upgradeWebSocket(request, { idleTimeout: 0 });
     const remoteAddr: DuplexAddr = {
       transport: "websocket",
       ...(peer !== undefined && "hostname" in peer && { hostname: peer.hostname, port: peer.port }),
