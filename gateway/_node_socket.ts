@@ -13,6 +13,8 @@ import type { HttpStream } from "../transport/mod.ts";
 
 /** Bytes that are read ahead of who takes them. */
 const READ_AHEAD = 65_536;
+/** Silence, in ms, after which the system asks whether the client is still there. One that was lost without a word is noticed. */
+const KEEP_ALIVE_MS = 60_000;
 
 /** Bounds of a {@linkcode NodeSocketStream}. */
 export interface NodeSocketBounds {
@@ -50,6 +52,7 @@ export class NodeSocketStream implements HttpStream {
     this.#socket = socket;
     this.#carrier = carrier;
     this.#bounds = bounds;
+    (carrier ?? socket).setKeepAlive(true, KEEP_ALIVE_MS);
     socket.on("error", () => {}); // `close` follows
     socket.on("data", (chunk: Uint8Array) => this.#receive(chunk));
     socket.on("end", () => {

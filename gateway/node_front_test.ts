@@ -250,6 +250,26 @@ for (const encrypted of [false, true]) {
     }
   });
 
+  Deno.test({
+    name:
+      `nodeFront ${how}: the system asks after a client that says nothing, so that one that was lost is noticed`,
+    ignore: Deno.build.os !== "linux",
+    fn: async () => {
+      await using site = await upgrading(encrypted, echo);
+      using client = await site.dial();
+      await client.open();
+      const here = `0100007F:${site.port.toString(16).toUpperCase().padStart(4, "0")}`;
+      const timer = async () => {
+        const { stdout } = await new Deno.Command("bash", { args: ["-c", "cat /proc/net/tcp"] }).output();
+        const established = new TextDecoder().decode(stdout).split("\n")
+          .map((line) => line.trim().split(/\s+/))
+          .find(([, local, , state]) => local === here && state === "01");
+        return established?.[5]?.split(":")[0];
+      };
+      await until(async () => await timer() === "02"); // a keepalive: what was sent has been acknowledged
+    },
+  });
+
   Deno.test(`nodeFront ${how} cuts a client off that does not answer a Close frame, or takes nothing`, async () => {
     for (const takes of [true, false]) {
       await using site = await upgrading(encrypted, (socket) => {
