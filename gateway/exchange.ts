@@ -11,6 +11,7 @@ import {
   type HttpBody,
   type HttpRequestParts,
   type HttpResponse,
+  HttpSource,
   REDIAL_MS,
 } from "../transport/mod.ts";
 import type { AdmissionOutcome } from "./admission.ts";
@@ -33,8 +34,6 @@ import type { Upstream, UpstreamPool } from "./upstreams.ts";
 const CLIENT_WATCH_MS = 500;
 /** How often it is tried again to send a request that no application has seen. */
 const MAX_RETRIES = 3;
-/** Up to this length a body goes upstream without being watched. */
-const DIRECT_BODY_BYTES = 65_536;
 /** What a client may take to go on with a request whose answer breaks off, before it is broken off all the same, in ms. */
 const READING_MS = 1000;
 /** RFC 9110 §9.2.2. */
@@ -53,6 +52,49 @@ const REASONS: Readonly<Record<number, string>> = /* @__PURE__ */ Object.freeze(
   503: "Service Unavailable",
   504: "Gateway Timeout",
 });
+
+/** What the body of a request tells of its way upstream. */
+interface UploadEvents {
+  /** A read has begun. */
+  reading(reading: Promise<unknown>): void;
+  /** So many bytes came. What it throws ends the upload. */
+  read(length: number): void;
+  /** Settles once the read that is under way is over, or the client has not gone on with it for long. */
+  over(): Promise<void> | undefined;
+}
+
+/** The body of a request, from its front to the stream. */
+class Upload extends HttpSource {
+  readonly #body: ReadableStream<Uint8Array>;
+  readonly #events: UploadEvents;
+  #reader: ReadableStreamDefaultReader<Uint8Array> | undefined;
+
+  constructor(body: ReadableStream<Uint8Array>, events: UploadEvents) {
+    super();
+    this.#body = body;
+    this.#events = events;
+  }
+
+  async read(): Promise<Uint8Array | null> {
+    const reader = this.#reader ??= this.#body.getReader();
+    const reading = reader.read();
+    this.#events.reading(reading);
+    const { value, done } = await reading;
+    try {
+      this.#events.read(value?.length ?? 0);
+    } catch (error) {
+      reader.cancel(error).catch(() => {}); // or the front would hold the rest back for somebody to read
+      throw error;
+    }
+    return done ? null : value;
+  }
+
+  async cancel(reason: unknown): Promise<void> {
+    await this.#events.over();
+    // Whoever has the lock ends the reading; without one the front discards the body itself.
+    await (this.#reader?.cancel(reason) ?? this.#body.cancel(reason)).catch(() => {});
+  }
+}
 
 /** What an exchange needs of its gateway. */
 export interface ExchangeHost {
@@ -112,9 +154,6 @@ export class Exchange {
   #bodyStarted = false;
   /** The read of the request's body that is under way. */
   #reading: Promise<unknown> | undefined;
-  #direct = false;
-  /** What the stream had been given of a direct body at the last look. */
-  #written = 0;
   readonly #onClientGone = () => this.giveUp("client-gone");
 
   constructor(
@@ -275,49 +314,32 @@ export class Exchange {
     const { body } = this.request;
     if (body === null || parsed.method === "GET" || parsed.method === "HEAD") return { ...head, body: null };
     const { requestTrailers } = this.info;
-    const length = parsed.contentLength === undefined ? NaN : Number(parsed.contentLength);
-    if (length <= DIRECT_BODY_BYTES && requestTrailers === undefined) {
-      // Of a length that is known and allowed, and here in no time: nothing to watch on its way.
-      this.#direct = true;
-      this.#bytesIn = length;
-      return { ...head, body, bodyGiven: true };
-    }
     return {
       ...head,
-      body: this.#upload(body),
+      body: new Upload(body, this.#uploadEvents()),
       bodyGiven: true,
       ...(requestTrailers !== undefined && { trailers: requestTrailers }),
     };
   }
 
-  /** The request's body. Counted on its way, which also shows that an upload goes on. */
-  #upload(body: ReadableStream<Uint8Array>): ReadableStream<Uint8Array> {
-    let reader: ReadableStreamDefaultReader<Uint8Array> | undefined;
+  /** The request's body is counted on its way, which also shows that an upload goes on. */
+  #uploadEvents(): UploadEvents {
     const limit = this.#limits.bodyBytes;
-    return new ReadableStream<Uint8Array>({
-      pull: async (controller) => {
+    return {
+      reading: (reading) => {
         this.#bodyStarted = true;
-        reader ??= body.getReader();
-        const reading = this.#reading = reader.read();
-        const { value, done } = await reading;
+        this.#reading = reading;
+      },
+      read: (length) => {
         this.#reading = undefined;
         this.#turn = this.#gateway._turn;
-        if (done) return controller.close();
-        this.#bytesIn += value.length;
-        if (limit > 0 && this.#bytesIn > limit) {
-          this.giveUp("too-large");
-          const error = new HtxError("LIMIT_EXCEEDED", "Cannot forward request: its body is too large");
-          reader.cancel(error).catch(() => {}); // or the front would hold the rest back for somebody to read
-          throw error;
-        }
-        controller.enqueue(value);
+        this.#bytesIn += length;
+        if (limit === 0 || this.#bytesIn <= limit) return;
+        this.giveUp("too-large");
+        throw new HtxError("LIMIT_EXCEEDED", "Cannot forward request: its body is too large");
       },
-      cancel: async (reason) => {
-        await this.#readingOver();
-        // Whoever has the lock ends the reading; without one the front discards the body itself.
-        await (reader?.cancel(reason) ?? body.cancel(reason)).catch(() => {});
-      },
-    }, { highWaterMark: 0 });
+      over: () => this.#cut && this.#readingOver(), // an answer that is whole does not break off
+    };
   }
 
   /**
@@ -348,7 +370,6 @@ export class Exchange {
     }
     this.#stream = stream;
     this.#connection = connection;
-    if (this.#direct) this.#bodyStarted = true;
     this.#sentAt = performance.now();
     const { sendInformational } = this.info;
     return await exchangeOverStream(
@@ -406,11 +427,6 @@ export class Exchange {
   look(now: number): void {
     const { _turn } = this.#gateway;
     if (this.#turn === _turn - 1) this.#progressAt = now; // bytes moved since the last look
-    if (this.#direct) {
-      const written = this.#stream?.bytesPut ?? 0;
-      if (written !== this.#written) this.#progressAt = now; // more of the body came
-      this.#written = written;
-    }
     const limits = this.#limits;
     if (limits.requestTimeoutMs > 0 && now - this.#started >= limits.requestTimeoutMs) {
       return this.giveUp("slow");

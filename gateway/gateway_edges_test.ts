@@ -283,7 +283,14 @@ Deno.test("an answer with a control character in a field is 502, and its stream 
 });
 
 Deno.test("a client whose answer is cut while it sends sees the end, though the front waits for more of its request", async () => {
-  for (const idleTimeoutMs of [100, 0]) { // the gateway cuts the answer, or the upstream ends its stream
+  const cases = [100, 0].flatMap((idleTimeoutMs) =>
+    // the gateway cuts the answer, or the upstream ends its stream
+    ["Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n", "Content-Length: 60000\r\n\r\nx"].map((start) => ({
+      idleTimeoutMs,
+      start,
+    }))
+  );
+  for (const { idleTimeoutMs, start } of cases) {
     const streams: HttpStream[] = [];
     await using g = overStreams((stream) => {
       streams.push(stream);
@@ -300,12 +307,8 @@ Deno.test("a client whose answer is cut while it sends sees the end, though the 
       await using front = await makeFront(g.gateway.handler, { port: 0 });
       const { cut } = g.gateway.metrics.outcomes;
       using conn = await Deno.connect({ hostname: "127.0.0.1", port: front.addr.port });
-      const chunk = new TextEncoder().encode("1\r\nx\r\n");
-      await conn.write(
-        new TextEncoder().encode(
-          "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n",
-        ),
-      );
+      const chunk = new TextEncoder().encode(start.slice(start.indexOf("\r\n\r\n") + 4));
+      await conn.write(new TextEncoder().encode(`POST / HTTP/1.1\r\nHost: x\r\n${start}`));
       const buffer = new Uint8Array(4096);
       await conn.read(buffer); // the answer has begun
       if (idleTimeoutMs === 0) streams.at(-1)!.reset("INTERNAL_ERROR");

@@ -22,7 +22,14 @@ import {
   isWebSocketRequest,
   opensTunnel,
 } from "./message.ts";
-import { cancelQuietly, type HttpContent, type HttpTrailers, type Outgoing, sendMessage } from "./send.ts";
+import {
+  cancelQuietly,
+  type HttpContent,
+  type HttpTrailers,
+  isReadAsItGoes,
+  type Outgoing,
+  sendMessage,
+} from "./send.ts";
 import type { HttpStream } from "./stream.ts";
 import { TunnelStream } from "./tunnel.ts";
 
@@ -73,9 +80,7 @@ export async function exchangeOverStream(
 ): Promise<HttpResponse> {
   const { body } = request;
   if (options.signal?.aborted) {
-    if (body instanceof ReadableStream || body instanceof HttpBody) {
-      cancelQuietly(body, options.signal.reason);
-    }
+    if (isReadAsItGoes(body)) cancelQuietly(body, options.signal.reason);
     stream.reset("CANCELLED", "aborted");
     throw options.signal.reason;
   }

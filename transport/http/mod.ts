@@ -49,7 +49,7 @@ export {
   httpStatusOf,
   isWebSocketRequest,
 } from "./message.ts";
-export type { HttpContent, HttpTrailers } from "./send.ts";
+export { type HttpContent, HttpSource, type HttpTrailers } from "./send.ts";
 export {
   type HttpConnectionInfo,
   type HttpExchangeHandler,

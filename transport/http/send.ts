@@ -18,8 +18,11 @@ import type { HttpField } from "./message.ts";
 import type { HttpStream } from "./stream.ts";
 import { parseContentLength } from "./_grammar.ts";
 
-/** Content to send: in hand, or read as it goes out; a received body is passed on without a stream in between. */
-export type HttpContent = Uint8Array | string | ReadableStream<Uint8Array> | HttpBody;
+/**
+ * Content to send: in hand, or read as it goes out; a received body, and what has a source of its own, is passed on without
+ * a stream in between.
+ */
+export type HttpContent = Uint8Array | string | ReadableStream<Uint8Array> | HttpBody | HttpSource;
 
 /** Trailer lines, or what gives them once the content has been sent. */
 export type HttpTrailers =
@@ -65,13 +68,15 @@ export async function sendMessage(message: Outgoing): Promise<void> {
     try {
       await sendWhole(message, EMPTY, omitContent);
     } finally {
-      if (content instanceof ReadableStream || content instanceof HttpBody) cancelQuietly(content, undefined);
+      if (isReadAsItGoes(content)) cancelQuietly(content, undefined);
     }
     return;
   }
   if (typeof content === "string") return sendWhole(message, utf8(content), false);
   if (content instanceof Uint8Array) return sendWhole(message, content, false);
-  const source = content instanceof HttpBody
+  const source = content instanceof HttpSource
+    ? new OwnSource(content)
+    : content instanceof HttpBody
     ? new BodySource(content)
     : content instanceof ReadableStream
     ? new ReaderSource(content)
@@ -83,9 +88,19 @@ export async function sendMessage(message: Outgoing): Promise<void> {
   return new StreamedContent(message, source).send();
 }
 
-/** Cancels content that will not be sent; a source that cannot be cancelled has its own reader. */
-export function cancelQuietly(content: ReadableStream<Uint8Array> | HttpBody, reason: unknown): void {
-  if (content instanceof HttpBody) content.cancel(reason);
+/** Whether content is read as it goes out. */
+export function isReadAsItGoes(
+  content: HttpContent | null | undefined,
+): content is ReadableStream<Uint8Array> | HttpBody | HttpSource {
+  return content instanceof ReadableStream || content instanceof HttpBody || content instanceof HttpSource;
+}
+
+/** Cancels content that will not be sent; a stream that cannot be cancelled has its own reader. */
+export function cancelQuietly(
+  content: ReadableStream<Uint8Array> | HttpBody | HttpSource,
+  reason: unknown,
+): void {
+  if (!(content instanceof ReadableStream)) content.cancel(reason);
   else if (!content.locked) content.cancel(reason).catch(() => {});
 }
 
@@ -302,9 +317,37 @@ async function takeTrailers(
 }
 
 /**
- * What content is read from, one read at a time: to its end or until it is cancelled. A reader's lock is not given
- * back, since either leaves nothing to read (and giving it back costs as much as a small exchange).
+ * Content that is read as it goes out, one read at a time: to its end or until it is cancelled. For what is not in a stream,
+ * and for a stream that is to be read in a way of one's own; all other streams are given as they are.
+ *
+ * @example Lines that are made as they are sent
+ * ```ts
+ * import { HttpSource } from "@betanet/htx/transport";
+ *
+ * class Countdown extends HttpSource {
+ *   #left = 3;
+ *
+ *   read(): Promise<Uint8Array | null> {
+ *     return Promise.resolve(this.#left > 0 ? new TextEncoder().encode(`${this.#left--}\n`) : null);
+ *   }
+ *
+ *   cancel(): void {
+ *     this.#left = 0;
+ *   }
+ * }
+ *
+ * const body: HttpSource = new Countdown(); // of a request to exchangeOverStream()
+ * ```
  */
+export abstract class HttpSource {
+  /** The next chunk, `null` at the end. */
+  abstract read(): Promise<Uint8Array | null>;
+
+  /** Gives the rest up, also while a read is under way. */
+  abstract cancel(reason: unknown): void;
+}
+
+/** What content is read from. */
 interface Source {
   /** What is here already or within a few microtasks; `undefined` when it takes longer. */
   soon(): Promise<Uint8Array | null | undefined>;
@@ -358,35 +401,73 @@ class BodySource implements Source {
   }
 }
 
-class ReaderSource implements Source {
-  readonly #reader: ReadableStreamDefaultReader<Uint8Array>;
+/** A source whose reads take what time they take. */
+abstract class SlowSource<T> implements Source {
   /** The read that `soon` began and did not see the end of. */
-  #pending: Promise<ReadableStreamReadResult<Uint8Array>> | undefined;
+  #pending: Promise<T> | undefined;
 
-  constructor(readable: ReadableStream<Uint8Array>) {
-    this.#reader = readable.getReader();
-  }
+  abstract begin(): Promise<T>;
+  abstract chunk(read: T): Uint8Array | null;
+  abstract cancel(reason: unknown): void;
 
   async soon(): Promise<Uint8Array | null | undefined> {
-    const pending = this.#reader.read();
-    let result: ReadableStreamReadResult<Uint8Array> | undefined;
+    const pending = this.begin();
+    let read: { readonly value: T } | undefined;
     let failed = false;
-    pending.then((value) => result = value, () => failed = true);
-    for (let turn = 0; turn < READY_TURNS && result === undefined && !failed; turn++) await undefined;
+    pending.then((value) => read = { value }, () => failed = true);
+    for (let turn = 0; turn < READY_TURNS && read === undefined && !failed; turn++) await undefined;
     if (failed) await pending;
-    if (result !== undefined) return result.done ? null : result.value;
+    if (read !== undefined) return this.chunk(read.value);
     this.#pending = pending;
     return undefined;
   }
 
   async read(): Promise<Uint8Array | null> {
-    const pending = this.#pending ?? this.#reader.read();
+    const pending = this.#pending ?? this.begin();
     this.#pending = undefined;
-    const result = await pending;
-    return result.done ? null : result.value;
+    return this.chunk(await pending);
+  }
+}
+
+/** A stream. The lock is not given back: there is nothing left to read, and it costs as much as a small exchange. */
+class ReaderSource extends SlowSource<ReadableStreamReadResult<Uint8Array>> {
+  readonly #reader: ReadableStreamDefaultReader<Uint8Array>;
+
+  constructor(readable: ReadableStream<Uint8Array>) {
+    super();
+    this.#reader = readable.getReader();
+  }
+
+  begin(): Promise<ReadableStreamReadResult<Uint8Array>> {
+    return this.#reader.read();
+  }
+
+  chunk({ value, done }: ReadableStreamReadResult<Uint8Array>): Uint8Array | null {
+    return done ? null : value;
   }
 
   cancel(reason: unknown): void {
     this.#reader.cancel(reason).catch(() => {});
+  }
+}
+
+class OwnSource extends SlowSource<Uint8Array | null> {
+  readonly #source: HttpSource;
+
+  constructor(source: HttpSource) {
+    super();
+    this.#source = source;
+  }
+
+  begin(): Promise<Uint8Array | null> {
+    return this.#source.read();
+  }
+
+  chunk(read: Uint8Array | null): Uint8Array | null {
+    return read;
+  }
+
+  cancel(reason: unknown): void {
+    this.#source.cancel(reason);
   }
 }

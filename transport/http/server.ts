@@ -26,7 +26,14 @@ import {
   httpStatusOf,
   isWebSocketRequest,
 } from "./message.ts";
-import { cancelQuietly, type HttpContent, type HttpTrailers, type Outgoing, sendMessage } from "./send.ts";
+import {
+  cancelQuietly,
+  type HttpContent,
+  type HttpTrailers,
+  isReadAsItGoes,
+  type Outgoing,
+  sendMessage,
+} from "./send.ts";
 import type { HttpStream } from "./stream.ts";
 import { TunnelStream } from "./tunnel.ts";
 import {
@@ -265,7 +272,7 @@ class ServerExchange implements HttpExchangeInfo {
     // The client has gone, or asked for no more: the source has been told.
     if (this.#gone() || (outgoing.headSent && !outgoing.sourceFailed)) return;
     const { content } = outgoing;
-    if (content instanceof ReadableStream || content instanceof HttpBody) cancelQuietly(content, error);
+    if (isReadAsItGoes(content)) cancelQuietly(content, error);
     this.#report(error);
     if (outgoing.headSent) this.#stream.reset("INTERNAL_ERROR", "handler failed");
     else await this.#answer(500, method);
