@@ -589,6 +589,7 @@ export class HtxConnection implements AsyncDisposable {
           // Less than a frame came in meanwhile: who wrote it may be about to write more.
           if (session.outputDue && session.outputSize(MAX_PLAINTEXT_LENGTH) < MAX_PLAINTEXT_LENGTH) {
             await this.#gathered();
+            now = this.#clock.now(); // the application may have taken long
           }
         }
         pool.give(buffer); // not where the write failed: who knows who still reads it

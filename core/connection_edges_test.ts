@@ -108,6 +108,44 @@ Deno.test("close() and an end of the peer's are over in a second though a write 
   }
 });
 
+Deno.test("time that the application takes between two writes of a batch is not held against the peer or the carrier", async () => {
+  for (const then of ["close", "write"] as const) {
+    let tried = 0;
+    // At each of the turns that the second write waits for more; past them it has begun.
+    for (let turns = 0, early = true; early; turns++) {
+      const { io, clock, connection } = setUp("client");
+      const stream = await connection.createBidirectionalStream();
+      const write = io.write.bind(io);
+      let writes = 0;
+      io.write = async (data) => {
+        writes++;
+        await write(data);
+        if (writes > 1) return;
+        io.stuck = then === "write";
+        await stream.write(new Uint8Array(1));
+        (async () => {
+          for (let turn = 0; turn < turns; turn++) await undefined;
+          early = writes === 1;
+          clock.advance(early ? 59_500 : 0);
+          if (then === "close") connection.close();
+        })();
+      };
+      await stream.write(new Uint8Array(1));
+      await settle();
+      tried++;
+      let ended = false;
+      connection.closed.catch(() => {}).finally(() => ended = true);
+      clock.advance(999); // the peer does not answer the CLOSE; the carrier takes nothing
+      await settle();
+      assertEquals([ended, io.closed], [false, false], `${then}, turn ${turns}`);
+      clock.advance(then === "close" ? 1 : 59_001);
+      await settle();
+      assertEquals([ended, io.closed, clock.timers], [true, true, 0], `${then}, turn ${turns}`);
+    }
+    assert(tried > 3, `${tried}`);
+  }
+});
+
 Deno.test("a handler that reads nothing of what came does not use up the peer's streams", async () => {
   for (const how of ["handler", "incoming"] as const) {
     const answer = (stream: HtxStream) => stream.write(new Uint8Array([1]), { end: true });
