@@ -1,5 +1,5 @@
 /**
- * What a session puts up with from its peer (HTX 1.1 §3, §4). Each method throws `EXCESSIVE_LOAD` past its bound.
+ * What a session puts up with from its peer (HTX 1.1 §3, §4), and how it keeps to that itself.
  *
  * @module
  */
@@ -14,8 +14,10 @@ const KEY_UPDATES_PER_SPAN = KEY_UPDATE_SPAN / 16;
 /** Resets by the peer of its own streams in `RESET_SPAN_MS` (HTX 1.1 §4). */
 const MAX_RESETS = 1000;
 const RESET_SPAN_MS = 10_000;
+/** As many resets of this side's go out in this time: what comes together after a path stood still is not too many, either. */
+const OWN_RESET_SPAN_MS = 2 * RESET_SPAN_MS;
 
-/** Counts what costs the peer little and this side something. */
+/** Counts what costs the peer little and this side something. Each method throws `EXCESSIVE_LOAD` past its bound. */
 export class LoadGuard {
   #idleFrames = 0;
   readonly #keyUpdates: Ring = new Ring(KEY_UPDATES_PER_SPAN);
@@ -50,6 +52,21 @@ export class LoadGuard {
   }
 }
 
+/** Keeps the resets of this side's own streams to what every peer puts up with. */
+export class ResetPace {
+  readonly #sent: Ring = new Ring(MAX_RESETS);
+
+  /** One goes out, at `now` in ms. */
+  sent(now: number): void {
+    this.#sent.exchange(now);
+  }
+
+  /** When another may go out behind `waiting` that are about to; `Infinity` before one of those has gone. */
+  next(waiting: number): number {
+    return waiting < MAX_RESETS ? this.#sent.peek(waiting) + OWN_RESET_SPAN_MS : Infinity;
+  }
+}
+
 /** The last so many values; made when first used, since most sessions never need it. */
 class Ring {
   readonly #size: number;
@@ -67,5 +84,10 @@ class Ring {
     const old = values[at]!;
     values[at] = value;
     return old;
+  }
+
+  /** What the exchange after `others` more will take out. */
+  peek(others: number): number {
+    return this.#values?.[(this.#next + others) % this.#size] ?? -Infinity;
   }
 }

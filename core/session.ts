@@ -37,7 +37,7 @@ import {
   type ResolvedLimits,
   resolveLimits,
 } from "./limits.ts";
-import { LoadGuard } from "./load_guard.ts";
+import { LoadGuard, ResetPace } from "./load_guard.ts";
 import { FRAME_OVERHEAD, FrameSealer } from "./sealer.ts";
 import { CONTROL_STREAM_ID, SessionStream } from "./session_stream.ts";
 import { SessionTimers } from "./session_timers.ts";
@@ -129,6 +129,11 @@ export class HtxSession {
   readonly #ready: SessionStream[] = [];
   readonly #credits: SessionStream[] = [];
   readonly #resets: CloseFrame[] = [];
+  /** How many of them are of streams of this side's. */
+  #ownResets = 0;
+  /** Resets of streams of this side's that wait until the peer will not count them as too many (HTX 1.1 §4). */
+  readonly #heldResets: CloseFrame[] = [];
+  readonly #resetPace: ResetPace = new ResetPace();
   readonly #pings: Uint8Array[] = [];
   #pongs = 0;
   #padding = -1;
@@ -800,8 +805,28 @@ export class HtxSession {
   }
 
   #queueReset(streamId: number, closeCode: number, reason: string): void {
-    this.#resets.push({ closeCode, streamId, reason });
+    const reset = { closeCode, streamId, reason };
+    if (!this.isLocal(streamId)) {
+      this.#resets.push(reset);
+    } else if (this.#heldResets.length === 0 && this.#now() >= this.#resetPace.next(this.#ownResets)) {
+      this.#resets.push(reset);
+      this.#ownResets++;
+    } else {
+      this.#heldResets.push(reset);
+      this.#localCount++; // its place stays taken: to the peer it is open
+    }
     this.#due();
+  }
+
+  /** Puts those resets among the due ones that the peer puts up with by now. */
+  #releaseResets(now: number): void {
+    while (this.#heldResets.length > 0 && now >= this.#resetPace.next(this.#ownResets)) {
+      this.#resets.push(this.#heldResets.shift()!);
+      this.#ownResets++;
+      this.#localCount--;
+      this.#due();
+      this.#events.slot?.();
+    }
   }
 
   #queuePing(kind: number, data: Uint8Array): void {
@@ -834,7 +859,7 @@ export class HtxSession {
     this.error = error;
     this.#timers.stop();
     this.#probe = undefined;
-    this.#credits.length = this.#pings.length = 0;
+    this.#credits.length = this.#pings.length = this.#heldResets.length = 0;
     this.#pongs = 0;
     this.#padding = -1;
     if (!flush) this.#ready.length = this.#resets.length = 0;
@@ -953,7 +978,13 @@ export class HtxSession {
     let at = start;
     const room = () => into.length - at >= MIN_FILL_LENGTH;
     let reset: CloseFrame | undefined;
-    while (room() && (reset = this.#resets.shift()) !== undefined) at = this.#sealClose(reset, into, at, now);
+    while (room() && (reset = this.#resets.shift()) !== undefined) {
+      if (this.isLocal(reset.streamId)) {
+        this.#ownResets--;
+        this.#resetPace.sent(now);
+      }
+      at = this.#sealClose(reset, into, at, now);
+    }
     let credited: SessionStream | undefined;
     while (room() && (credited = this.#credits.shift()) !== undefined) {
       at = this.#sealCredit(credited, into, at, now);
@@ -1084,7 +1115,10 @@ export class HtxSession {
   /** When {@linkcode HtxSession.tick} should be called next, on the session's clock; `undefined` where never. */
   get nextTimeout(): number | undefined {
     if (this.closing) return this.done ? undefined : this.#timers.closeEnd;
-    return this.#timers.next;
+    const { next } = this.#timers;
+    if (this.#heldResets.length === 0) return next;
+    const release = this.#resetPace.next(this.#ownResets);
+    return release === Infinity ? next : Math.min(next ?? Infinity, release);
   }
 
   /** Settles what is due by now: timeouts, keepalives, padding. */
@@ -1105,6 +1139,7 @@ export class HtxSession {
       this.#padding = padding;
       this.#due();
     }
+    this.#releaseResets(now);
   }
 }
 

@@ -477,6 +477,67 @@ Deno.test("more than 1000 resets by the peer of its own streams in 10 s are too 
   }
 });
 
+Deno.test("no more streams of this side's are reset than any peer puts up with; the others keep their places until then", () => {
+  const slots: number[] = [];
+  const { session, clock, sent } = setUp("client", {
+    limits: { maxLocalStreams: 2 },
+    events: { slot: () => slots.push(session.localStreams) },
+  });
+  const resetOne = () => {
+    const stream = session.openStream()!;
+    stream.put(utf8("x"));
+    sent();
+    stream.reset("CANCELLED");
+  };
+  for (let i = 0; i < 1000; i++) resetOne();
+  assertEquals(resets(sent()), [[1999, CloseCode.CANCELLED]]);
+  assertEquals(session.localStreams, 0);
+  for (let i = 0; i < 2; i++) resetOne();
+  assertEquals([resets(sent()), session.outputDue], [[], false]);
+  assertEquals([session.localStreams, session.openStream()], [2, undefined]);
+  // What is sent within 20 s arrives within 10 s only where the path stands still for 10 s.
+  assertEquals(session.nextTimeout, clock.now + 20_000);
+  clock.now += 19_999;
+  session.tick();
+  assertEquals(resets(sent()), []);
+  slots.length = 0;
+  clock.now += 1;
+  session.tick();
+  assertEquals(resets(sent()), [[2001, CloseCode.CANCELLED], [2003, CloseCode.CANCELLED]]);
+  assertEquals([session.localStreams, slots], [0, [1, 0]]);
+  // Those that the peer opened are none of these.
+  const server = setUp("server");
+  for (let i = 0; i < 1100; i++) {
+    server.session.receive(server.peer.stream(1 + 2 * i, "x"));
+    server.accepted[i]!.reset("CANCELLED");
+  }
+  assertEquals(resets(server.sent()).length, 1100);
+});
+
+Deno.test("resets that nothing has taken off the session's hands count as those that went out", () => {
+  const { session, clock, sent } = setUp("client", { limits: { maxLocalStreams: 1100 } });
+  const streams = Array.from({ length: 1100 }, () => session.openStream()!);
+  for (const stream of streams) stream.put(utf8("x"));
+  sent();
+  for (const stream of streams) stream.reset("CANCELLED");
+  clock.now += 60_000;
+  session.tick();
+  assertEquals([session.localStreams, resets(sent()).length], [100, 1000]);
+  clock.now += 20_000;
+  session.tick();
+  assertEquals(resets(sent()).length, 100);
+  // A session that ends takes them along.
+  const late = setUp("client", { limits: { maxLocalStreams: 1001 } });
+  const all = Array.from({ length: 1001 }, () => late.session.openStream()!);
+  for (const stream of all) stream.put(utf8("x"));
+  late.sent();
+  for (const stream of all) stream.reset("CANCELLED");
+  late.session.close();
+  const frames = late.sent();
+  assertEquals([resets(frames).length, closeCode(frames.slice(1000)), frames.length], [1000, 0, 1001]);
+  assertEquals(late.session.nextTimeout, late.clock.now + 1000);
+});
+
 Deno.test("streams take turns, one frame each, and a small one waits for no more than that", () => {
   const { session, peer, sent } = setUp("client");
   const bulk = session.openStream()!;
