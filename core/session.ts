@@ -444,6 +444,7 @@ export class HtxSession {
     const known = this.#streams.get(id);
     if (known !== undefined) {
       if (id === CONTROL_STREAM_ID && known._local) throw protocolError("a client sent data on stream 2");
+      if (!known._opened) throw protocolError(`stream ${id} is not the peer's to open`);
       return known;
     }
     if (id === 0) throw protocolError("a STREAM frame has stream id 0");
@@ -519,6 +520,7 @@ export class HtxSession {
       this.stats.framesDropped++;
       return;
     }
+    if (!stream._opened) throw protocolError(`a WINDOW_UPDATE came for stream ${id}, which is not open`);
     if (stream._sendEnded) {
       this.stats.framesDropped++;
       return;

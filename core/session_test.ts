@@ -343,6 +343,23 @@ Deno.test("frames for ids that nobody opened end the session", () => {
   }
 });
 
+Deno.test("an answer to a stream whose opening frame has not gone out ends the session", () => {
+  const frames: [name: string, make: (peer: RawPeer) => Uint8Array][] = [
+    ["STREAM", (peer) => peer.stream(1, "x")],
+    ["STREAM_END", (peer) => peer.streamEnd(1, "x")],
+    ["WINDOW_UPDATE", (peer) => peer.window(1, 1)],
+  ];
+  for (const [name, make] of frames) {
+    for (const out of [false, true]) {
+      const { session, peer, sent } = setUp("client");
+      session.openStream()!.put(utf8("x"));
+      if (out) sent();
+      session.receive(make(peer));
+      assertEquals(session.error?.code, out ? undefined : "PROTOCOL_ERROR", name);
+    }
+  }
+});
+
 Deno.test("frames for skipped and finished streams are dropped and counted", () => {
   const { session, peer, accepted } = setUp("server");
   session.receive(concat(peer.streamEnd(5, "x"), peer.stream(3, "skipped")));
