@@ -14,6 +14,7 @@ import { findNodeCrypto, type NodeCryptoModule } from "./crypto_native.ts";
 import { CryptoSelector } from "./crypto_select.ts";
 import { probeWebCryptoKem, webCryptoKem } from "./crypto_webkem.ts";
 import { HtxError } from "./errors.ts";
+import { loadSodium } from "./sodium.ts";
 
 const native = selectCrypto("native");
 const noble = selectCrypto("noble");
@@ -152,8 +153,11 @@ interface Wycheproof<T> {
   testGroups: { tests: (T & { tcId: number; comment: string; result: string; flags: string[] })[] }[];
 }
 
-for (const [name, crypto] of backends.slice(0, 2)) {
-  Deno.test(`${name}: ChaCha20-Poly1305 passes Wycheproof`, () => {
+const sodium: [string, CryptoBackend] = ["libsodium", selectCrypto()];
+
+for (const [name, crypto] of [...backends.slice(0, 2), sodium]) {
+  Deno.test(`${name}: ChaCha20-Poly1305 passes Wycheproof`, async () => {
+    if (name === sodium[0]) assert(await loadSodium());
     const file = shared<
       Wycheproof<{ key: string; iv: string; aad: string; msg: string; ct: string; tag: string }>
     >(
@@ -201,7 +205,8 @@ for (const [name, crypto] of backends.slice(0, 2)) {
     if (file) assertEquals(zero, 31);
   });
 
-  Deno.test(`${name}: HKDF-SHA-256 passes Wycheproof`, () => {
+  Deno.test(`${name}: HKDF-SHA-256 passes Wycheproof`, async () => {
+    if (name === sodium[0]) assert(await loadSodium());
     const file = shared<Wycheproof<{ ikm: string; salt: string; info: string; size: number; okm: string }>>(
       "wycheproof_hkdf_sha256.json",
     );
