@@ -123,6 +123,7 @@ export class HtxSession {
   #peerCount = 0;
   #localCount = 0;
   #control: "none" | "open" | "done" = "none";
+  #controlStream: SessionStream | undefined;
   #draining = false;
 
   // What is due to be sent, in the order in which it goes out.
@@ -479,6 +480,7 @@ export class HtxSession {
     this.#streams.set(id, stream);
     if (id === CONTROL_STREAM_ID) {
       this.#control = "open";
+      this.#controlStream = stream;
     } else {
       this.stats.streamsOpened++;
       this.stats.streams++;
@@ -586,6 +588,8 @@ export class HtxSession {
     this.#load.keyUpdate(this.stats.framesReceived);
     this.#receiveKeys.update();
     this.stats.rekeysReceived++;
+    const control = this.#controlStream;
+    if (control !== undefined) control.bytesBeforeKeyUpdate = control.bytesReceived;
     this.#events.keyUpdate?.(false);
   }
 

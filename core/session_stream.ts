@@ -46,6 +46,8 @@ export class SessionStream {
   /** @internal A handler had it: what it left unread is its own business. */ _released = false;
   /** Bytes received on this stream so far. */
   bytesReceived = 0;
+  /** Of stream 2: how many of those came before the latest KEY_UPDATE of the peer's; `undefined` where none has come since it opened. */
+  bytesBeforeKeyUpdate: number | undefined;
   /** @internal Bytes handed to `write`, and bytes sealed, since the beginning. */ _queuedBytes = 0;
   /** @internal Of those, how many need their caller's buffer no more: they are sealed or copied. */ _releasedBytes =
     0;

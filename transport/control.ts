@@ -31,7 +31,10 @@ export interface ControlStreamClientContext {
   readonly signal: AbortSignal;
   /** The bytes of stream 2 as they arrive. */
   readonly chunks: AsyncIterable<Uint8Array>;
-  /** Calls back after every KEY_UPDATE of the server's direction, with how many bytes of stream 2 came before it. */
+  /**
+   * Calls back after every KEY_UPDATE of the server's direction, with how many bytes of stream 2 came before it; at once
+   * for the latest of those that came since the stream opened.
+   */
   onRekey(callback: (atByte?: number) => void): void;
 }
 
@@ -87,6 +90,9 @@ export async function receiveControl(
       signal: stream.signal,
       chunks: chunksOf(stream),
       onRekey: (callback) => {
+        // One that came in one read with the opening came before there was a hook to call.
+        const missed = stream.bytesBeforeKeyUpdate;
+        if (missed !== undefined) tell(callback, missed);
         stops.push(connection.onKeyUpdate((sending) => {
           if (!sending) tell(callback, stream.bytesReceived);
         }));

@@ -463,6 +463,36 @@ Deno.test("streams of the server's have even ids from 4; stream 2 is refused onc
   });
 });
 
+Deno.test("a KEY_UPDATE in one read with the opening of stream 2 makes what came before it old all the same (e-31)", async () => {
+  for (const registers of ["at once", "later"] as const) {
+    for (const last of [STREAM, STREAM_END]) {
+      const seen: string[] = [];
+      const done = Promise.withResolvers<void>();
+      await withClient(async (_client, peer) => {
+        await peer.wire.send(join(
+          peer.frame(STREAM, 2, bytes("old")),
+          peer.frame(KEY_UPDATE, undefined),
+          peer.frame(STREAM, 2, bytes("newer")),
+          peer.frame(KEY_UPDATE, undefined),
+          peer.frame(last, 2, bytes("newest")),
+        ));
+        await done.promise;
+      }, {
+        controlStream: async ({ chunks, onRekey }) => {
+          if (registers === "later") await undefined;
+          onRekey((atByte) => seen.push(`rekey at ${atByte}`));
+          for await (const chunk of chunks) {
+            seen.push(text(chunk));
+            if (seen.at(-1) === "newest") break;
+          }
+          done.resolve();
+        },
+      });
+      assertEquals(seen, ["rekey at 8", "old", "newer", "newest"], `${registers} ${last}`);
+    }
+  }
+});
+
 Deno.test("a server that shuts down refuses new streams, finishes the others, then sends an empty CLOSE", async () => {
   await withServer(echo(), async (peer, server) => {
     await peer.send(STREAM, 1, "x");
