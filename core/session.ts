@@ -98,8 +98,6 @@ export class HtxSession {
   };
   /** How often data was given to a stream: whoever flushes can see whether the application is still at it. */
   puts = 0;
-  /** When {@linkcode HtxSession.fill} was last called, on the session's clock. */
-  lastFill: number;
   /** How the session ends or ended; `undefined` while it lives. */
   closeInfo: CloseInfo | undefined;
   /** Why it did not end well, where it did not. */
@@ -186,7 +184,6 @@ export class HtxSession {
         this.#updates++;
       },
     );
-    this.lastFill = now;
     const random = options.random ?? ((length: number) => crypto.randomBytes(length));
     this.#timers = new SessionTimers(this.limits, random, now);
   }
@@ -954,7 +951,6 @@ export class HtxSession {
       throw new RangeError(`Cannot fill: fewer than ${MIN_FILL_LENGTH} bytes of room`);
     }
     if (this.#closeState === "sent") return 0;
-    this.lastFill = now;
     let at = this.#sealUpdate(into, now);
     if (!this.#sealer.aged(now)) at = this.#sealDue(into, at, now);
     if (at > 0) {
