@@ -101,7 +101,10 @@ export interface RedisTicketStoreOptions extends TokenBucketOptions {
    * @default {"redis"}
    */
   readonly bucketClock?: "redis" | "caller" | undefined;
-  /** Told of lost connections and of a Redis that forgot. For the log; holds no address and no password. */
+  /**
+   * Told of lost connections and of a Redis that forgot. For the log: neither the error nor its cause holds an address, a
+   * password or anything of a ticket.
+   */
   readonly onError?: ((error: HtxError) => void) | undefined;
 }
 
@@ -160,8 +163,8 @@ export class RedisTicketStore implements ReplayStore, RateLimiter, AsyncDisposab
    * Connects to a Redis of version 5 or later. Needs the `@redis/client` package, and network permission alone.
    *
    * @param url `redis[s]://[[user][:password]@]host[:port][/database]`
-   * @throws {HtxError} `STORE_FAILED` when it cannot be reached or is set to forget keys when it is full,
-   * `UNSUPPORTED` when the package cannot be loaded
+   * @throws {HtxError} `STORE_FAILED` when it cannot be reached or is set to forget keys when it is full (its cause names
+   * the kind of failure alone), `UNSUPPORTED` when the package cannot be loaded
    * @throws {TypeError} when the URL is none
    * @throws {RangeError} when a limit is not a positive number, or a timeout not in (0, 2^31) ms
    */
@@ -170,7 +173,7 @@ export class RedisTicketStore implements ReplayStore, RateLimiter, AsyncDisposab
     tokenBucketTimes(options);
     requireTimeout("connectTimeoutMs", connectTimeoutMs);
     requireTimeout("commandTimeoutMs", options.commandTimeoutMs ?? DEFAULT_REDIS_COMMAND_TIMEOUT_MS);
-    if (!/^rediss?:\/\/[^/]/.test(url) || !URL.canParse(url)) {
+    if (!isRedisUrl(url)) {
       throw new TypeError("Cannot connect to Redis: the URL is not of the form redis[s]://host:port");
     }
     const { createClient } = await importClient();
@@ -192,7 +195,7 @@ export class RedisTicketStore implements ReplayStore, RateLimiter, AsyncDisposab
       },
     });
     client.on("error", (cause: unknown) => {
-      tell(onError, new HtxError("STORE_FAILED", "Cannot use Redis: the connection failed", { cause }));
+      tell(onError, failed("Cannot use Redis: the connection failed", cause));
     });
     const store = new RedisTicketStore(client, options);
     client.on("ready", () => store.#keeps = undefined); // another connection, perhaps another Redis
@@ -202,9 +205,7 @@ export class RedisTicketStore implements ReplayStore, RateLimiter, AsyncDisposab
     });
     if (!required) {
       connected.catch((cause: unknown) => {
-        if (!store.#closed) {
-          tell(onError, new HtxError("STORE_FAILED", "Cannot use Redis: it is not usable", { cause }));
-        }
+        if (!store.#closed) tell(onError, failed("Cannot use Redis: it is not usable", cause));
       });
       return store;
     }
@@ -214,7 +215,7 @@ export class RedisTicketStore implements ReplayStore, RateLimiter, AsyncDisposab
       connected.catch(() => {});
       client.destroy();
       if (cause instanceof HtxError) throw cause;
-      throw new HtxError("STORE_FAILED", "Cannot connect to Redis: it does not answer", { cause });
+      throw failed("Cannot connect to Redis: it does not answer", cause);
     }
     return store;
   }
@@ -322,7 +323,7 @@ export class RedisTicketStore implements ReplayStore, RateLimiter, AsyncDisposab
       return await this.#withTimeout(this.#evaluate(call));
     } catch (cause) {
       if (cause instanceof HtxError) throw cause;
-      throw new HtxError("STORE_FAILED", "Cannot use Redis: the command failed", { cause });
+      throw failed("Cannot use Redis: the command failed", cause);
     }
   }
 
@@ -363,6 +364,35 @@ function limitsOf(options: TokenBucketOptions): Limits {
   const { perMinute = DEFAULT_TICKETS_PER_MINUTE, burst = DEFAULT_TICKET_BURST } = options;
   const { interval, capacity } = tokenBucketTimes({ perMinute, burst });
   return { name: `${perMinute}/${burst}`, interval: String(interval), capacity: String(capacity) };
+}
+
+/**
+ * The error for one of the client's. Of that its kind alone is kept: systems name addresses, and Redis repeats what
+ * stood in a command that it does not know or does not allow, the password of AUTH among it.
+ */
+function failed(message: string, cause: unknown): HtxError {
+  return new HtxError("STORE_FAILED", message, {
+    cause: cause instanceof HtxError ? cause : new Error(kindOf(cause)),
+  });
+}
+
+/** A system's code, such as `ECONNREFUSED`, the word that a refusal of Redis begins with, or the error's class. */
+function kindOf(cause: unknown): string {
+  if (!(cause instanceof Error)) return "unknown";
+  if ("code" in cause && typeof cause.code === "string") return cause.code;
+  return /^[A-Z]+(?= )/.exec(cause.message)?.[0] ?? cause.constructor.name;
+}
+
+function isRedisUrl(url: string): boolean {
+  const parsed = /^rediss?:\/\/[^/]/.test(url) ? URL.parse(url) : null;
+  if (parsed === null) return false;
+  try {
+    decodeURIComponent(parsed.username);
+    decodeURIComponent(parsed.password);
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 /** Timers fire at once where the time is none of theirs, and every command would be late. */

@@ -334,6 +334,49 @@ Deno.test("a Redis that cannot be reached is an error, or a closed door that ope
   await store[Symbol.asyncDispose]();
 });
 
+Deno.test("e-39: no error of RedisTicketStore holds the password, or the address", async () => {
+  const secrets = ["user9", "s3cret", "127.0.0.1"];
+  const told: unknown[] = [];
+  const refused = async (url: string) => {
+    const onError = (error: HtxError) => told.push(error);
+    const error = await assertRejects(() => RedisTicketStore.connect(url, { onError }), HtxError);
+    assertEquals(error.code, "STORE_FAILED");
+    told.push(error);
+    return error;
+  };
+  const port = freePort();
+  const unreachable = await refused(`redis://user9:s3cret@127.0.0.1:${port}`);
+  assert(unreachable.cause instanceof Error && unreachable.cause.message === "ECONNREFUSED");
+  // Such a Redis answers "unknown command 'AUTH', with args beginning with: 's3cret'".
+  await using server = await Server.start(port, ["--rename-command", "AUTH", ""]);
+  if (server === undefined) return;
+  for (const name of ["", "user9"]) {
+    const error = await refused(`redis://${name}:s3cret@127.0.0.1:${port}`);
+    assert(error.cause instanceof Error && error.cause.message === "ERR");
+  }
+  {
+    const onError = (error: HtxError) => told.push(error);
+    const url = `redis://user9:s3cret@127.0.0.1:${port}`;
+    const before = told.length;
+    await using store = await RedisTicketStore.connect(url, { required: false, onError });
+    told.push(await assertRejects(() => store.touch(VECTOR.now), HtxError));
+    assert(told.length > before);
+  }
+  const shown = Deno.inspect(told, {
+    depth: 20,
+    showHidden: true,
+    iterableLimit: 1000,
+    strAbbreviateSize: 1e6,
+  });
+  for (const secret of secrets) assert(!shown.includes(secret), secret);
+});
+
+Deno.test("a URL with a password that is no percent-encoding is a TypeError", async () => {
+  for (const url of ["redis://:%zz@127.0.0.1", "redis://u%:p@127.0.0.1", "redis://127.0.0.1/none"]) {
+    await assertRejects(() => RedisTicketStore.connect(url), TypeError);
+  }
+});
+
 Deno.test("a server that accepts and never answers is given up in time", async () => {
   using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   const connections: Deno.Conn[] = [];
