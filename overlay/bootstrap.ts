@@ -75,7 +75,7 @@ export class DifficultyController {
    * @param startSeconds the time, in Unix seconds
    * @throws {RangeError} when the capacity is not above 0, or the bits are below 22
    */
-  constructor(capacity: number, startSeconds: number, options: { bits?: number } = {}) {
+  constructor(capacity: number, startSeconds: number, options: { bits?: number | undefined } = {}) {
     const { bits = POW_MIN_BITS } = options;
     if (!(capacity > 0 && Number.isFinite(capacity))) {
       throw new RangeError(`Cannot control difficulty: the capacity is ${capacity}`);
@@ -196,7 +196,7 @@ export class BootstrapLimiter {
    * @param from text of the IP address, and the number of its AS where it is known
    * @throws {HtxError} `MALFORMED`, field `address`
    */
-  accept(from: { address: string; as?: number | bigint }, unixSeconds: number): BootstrapVerdict {
+  accept(from: { address: string; as?: number | bigint | undefined }, unixSeconds: number): BootstrapVerdict {
     const network = networkOf(from.address);
     const window = Math.floor(unixSeconds / this.#windowSeconds);
     // One window back is a clock that is being adjusted, and no reason to admit twice. Further back, waiting for the old

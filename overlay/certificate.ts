@@ -120,7 +120,7 @@ export interface QuorumRules {
   /** Effective weights by public key in lower-case hexadecimal: see {@linkcode effectiveWeights}. */
   weights: ReadonlyMap<string, number>;
   /** Lowest epoch accepted: that of the last certificate accepted. @default {0n} */
-  minEpoch?: bigint;
+  minEpoch?: bigint | undefined;
 }
 
 /** Why a certificate is refused. */

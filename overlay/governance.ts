@@ -61,7 +61,7 @@ export interface PathClass {
   /** Its name; the same name twice is one class. */
   readonly name: string;
   /** What its paths run over; classes with one in common are not disjoint. @default {[]} */
-  readonly elements?: readonly string[];
+  readonly elements?: readonly string[] | undefined;
   /** Measured loss of its paths, as fractions. */
   readonly loss: readonly number[];
 }

@@ -256,7 +256,7 @@ export interface AliasFacts {
     certificate: QuorumCertificate;
     /** Effective weights by public key in lower-case hexadecimal. */
     weights: ReadonlyMap<string, number>;
-  };
+  } | undefined;
 }
 
 /** A condition of a record. */

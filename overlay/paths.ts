@@ -282,7 +282,7 @@ export class PathSet {
   }
 
   /** Reports that the path carried something and it was answered: it is validated. `rtt` in ms, if measured. */
-  succeeded(id: string, now: number, options: { rtt?: number } = {}): PathSwitch | undefined {
+  succeeded(id: string, now: number, options: { rtt?: number | undefined } = {}): PathSwitch | undefined {
     this.#tick(now);
     const path = this.#get(id);
     const { rtt } = options;

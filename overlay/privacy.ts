@@ -109,7 +109,7 @@ export interface BeaconFallback {
   /** The epoch. */
   epoch: number | bigint;
   /** Told when the fallback is used. @default a warning in the log, category `htx.overlay` */
-  onFallback?: (epoch: bigint) => void;
+  onFallback?: ((epoch: bigint) => void) | undefined;
 }
 
 /** The common random value of an epoch. */

@@ -397,7 +397,7 @@ export interface TransitionSenderOptions {
 export interface TransitionSender {
   (ctx: TransitionServerContext): void;
   /** Changes what is announced, to `key` from now on if given, and sends it on every open session. */
-  announce(change: { prevAs: bigint; nextAs: bigint; privateKey?: Uint8Array }): void;
+  announce(change: { prevAs: bigint; nextAs: bigint; privateKey?: Uint8Array | undefined }): void;
 }
 
 /**
@@ -485,8 +485,9 @@ export function transitionSender(options: TransitionSenderOptions): TransitionSe
   }
 
   return Object.assign(hook, {
-    announce(change: { prevAs: bigint; nextAs: bigint; privateKey?: Uint8Array }): void {
-      said = check({ privateKey: said.privateKey, ...change });
+    announce(change: { prevAs: bigint; nextAs: bigint; privateKey?: Uint8Array | undefined }): void {
+      const { prevAs, nextAs, privateKey = said.privateKey } = change;
+      said = check({ prevAs, nextAs, privateKey });
       for (const send of [...sessions]) send();
     },
   });

@@ -62,7 +62,7 @@ export interface MakeTicketOptions {
  */
 export function generateTicketKey(
   keyId?: Uint8Array,
-  options: { readonly crypto?: CryptoBackend } = {},
+  options: { readonly crypto?: CryptoBackend | undefined } = {},
 ): TicketKey & TicketPublicKey {
   const { crypto = selectCrypto() } = options;
   if (keyId !== undefined) requireLength("generate ticket key", "keyId", keyId, TICKET_KEY_ID_LENGTH);
@@ -81,7 +81,7 @@ export function generateTicketKey(
  */
 export function ticketPublicKey(
   privateKey: Uint8Array,
-  options: { readonly crypto?: CryptoBackend } = {},
+  options: { readonly crypto?: CryptoBackend | undefined } = {},
 ): Bytes {
   const { crypto = selectCrypto() } = options;
   requireLength("derive ticket public key", "privateKey", privateKey, PRIVATE_KEY_LENGTH);

@@ -337,3 +337,8 @@ Deno.test("TicketClient.apply() keeps the request's settings", async () => {
     }
   }
 });
+
+Deno.test("a key is made and derived with the default primitives where crypto is undefined", () => {
+  const key = generateTicketKey(undefined, { crypto: undefined });
+  assertEquals(ticketPublicKey(key.privateKey, { crypto: undefined }), key.publicKey);
+});

@@ -39,7 +39,7 @@ export interface TicketRequestParts {
   /** Path and query: the request target in origin form. */
   readonly target: string;
   /** The `cookie` lines, in order. @default {[]} */
-  readonly cookies?: readonly string[];
+  readonly cookies?: readonly string[] | undefined;
   /**
    * The whole body, only where {@linkcode mayCarryTicket} said that it may hold a ticket.
    *

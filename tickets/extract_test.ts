@@ -147,3 +147,9 @@ Deno.test("what was put into a query, cookie line or form comes out again, and t
     assertEquals(takeFromTarget(text, "bn1").rest, text);
   }));
 });
+
+Deno.test("parts and fields that are undefined are as if they were left out", () => {
+  const found = extractTickets({ target: "/?bn1=T", cookies: undefined, form: undefined });
+  assertEquals(found.tickets, [{ carrier: "query", text: "T" }]);
+  assertEquals([found.target, found.cookies, found.form], ["/", [], undefined]);
+});
