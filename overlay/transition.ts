@@ -285,15 +285,23 @@ export class TransitionReader {
   /**
    * Takes bytes as they arrived and judges each map that they complete.
    *
+   * @param options `onVerdict` is told of each verdict as it is given, of those too that an error keeps from being returned
    * @throws {HtxError} `MALFORMED` when they are no sequence of control maps; nothing after them can be read
    */
-  push(chunk: Uint8Array): ControlMapVerdict[] {
+  push(
+    chunk: Uint8Array,
+    options: { onVerdict?: ((verdict: ControlMapVerdict) => void) | undefined } = {},
+  ): ControlMapVerdict[] {
     if (this.#broken) throw this.#broken;
     this.#received += chunk.length;
     this.#pending = concat(this.#pending, chunk);
     const verdicts: ControlMapVerdict[] = [];
     try {
-      for (let map = this.#next(); map; map = this.#next()) verdicts.push(this.#judge(map));
+      for (let map = this.#next(); map; map = this.#next()) {
+        const verdict = this.#judge(map);
+        verdicts.push(verdict);
+        tell(options.onVerdict, verdict);
+      }
     } catch (error) {
       if (!(error instanceof HtxError)) throw error;
       this.#current = undefined;
@@ -529,7 +537,7 @@ export function transitionReceiver(options: TransitionHookOptions): TransitionRe
     });
     try {
       for await (const chunk of ctx.chunks) {
-        for (const verdict of reader.push(chunk)) tell((verdict) => onVerdict?.(verdict, ctx), verdict);
+        reader.push(chunk, { onVerdict: (verdict) => onVerdict?.(verdict, ctx) });
         report(reader.current);
       }
       reader.end();

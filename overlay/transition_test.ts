@@ -388,6 +388,33 @@ Deno.test("the hooks together: a map at once, a fresh one after each rekey, none
   );
 });
 
+Deno.test("onVerdict is told of every map before the bytes that are none, however the stream was cut", async () => {
+  const [good, forged, late] = [
+    encodeControlMap(signed({ flow: u64be(1) })),
+    encodeControlMap({ ...signed({ flow: u64be(2) }), sig: new Uint8Array(64) }),
+    encodeControlMap(signed({ ts: 0n })),
+  ];
+  const bytes = concat(good, forged, late, Uint8Array.of(0xff));
+  for (const size of [1, 100, good.length, bytes.length - 1, bytes.length]) {
+    const told: unknown[] = [];
+    const receiver = transitionReceiver({
+      keys: KEYS,
+      now: () => NOW,
+      onVerdict: (verdict) => {
+        told.push(verdict.ok || verdict.reason);
+        throw new Error("a hook that fails takes nobody with it");
+      },
+    });
+    const { clientCtx } = session();
+    const chunks = ReadableStream.from(function* () {
+      for (let i = 0; i < bytes.length; i += size) yield bytes.slice(i, i + size);
+    }());
+    const error = await assertRejects(() => receiver({ ...clientCtx, chunks }), HtxError);
+    assertEquals(error.code, "MALFORMED");
+    assertEquals(told, [true, "signature", "time"], `${size} bytes at a time`);
+  }
+});
+
 Deno.test("the sender waits for room, and sends one map for all the rekeys that came meanwhile", async () => {
   const sent: Uint8Array[] = [];
   const gates: (() => void)[] = [];
