@@ -66,6 +66,7 @@ export class KvReplayStore implements ReplayStore, AsyncDisposable {
   #sweptHour = 0;
   #sweeping: Promise<void> | undefined;
   #closed = false;
+  #closing: Promise<void> | undefined;
 
   /**
    * Stands on an open database, which {@linkcode close} closes.
@@ -149,8 +150,11 @@ export class KvReplayStore implements ReplayStore, AsyncDisposable {
   }
 
   /** Finishes the sweep under way and closes the database. */
-  async close(): Promise<void> {
-    if (this.#closed) return;
+  close(): Promise<void> {
+    return this.#closing ??= this.#close();
+  }
+
+  async #close(): Promise<void> {
     this.#closed = true;
     await this.#sweeping;
     this.#kv.close();

@@ -67,6 +67,28 @@ Deno.test("e-09: two processes on one Deno KV file accept a ticket once between 
   });
 });
 
+Deno.test("KvReplayStore.close() waits for a close under way, and closes once", async () => {
+  const kv = await Deno.openKv(":memory:");
+  const { promise: held, resolve: letGo } = Promise.withResolvers<void>();
+  const order: string[] = [];
+  const slow = new Proxy(kv, {
+    get(target, name) {
+      // What the sweep begins with.
+      if (name === "get") return (key: Deno.KvKey) => held.then(() => target.get(key));
+      if (name === "close") order.push("database");
+      const value: unknown = Reflect.get(target, name);
+      return typeof value === "function" ? value.bind(target) : value;
+    },
+  });
+  const store = new KvReplayStore(slow);
+  assertEquals(await store.checkAndRecord({ id: "a", hour: 490_555, now: 490_555 * 3_600_000 }), "fresh");
+  const closes = [1, 2].map((n) => store.close().then(() => order.push(`close ${n}`)));
+  letGo();
+  await Promise.all(closes);
+  await store.close();
+  assertEquals(order, ["database", "close 1", "close 2"]);
+});
+
 Deno.test("without Deno KV the store says what to do", async () => {
   const { openKv } = Deno;
   Object.defineProperty(Deno, "openKv", { value: undefined, configurable: true, writable: true });

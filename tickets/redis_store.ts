@@ -151,6 +151,7 @@ export class RedisTicketStore implements ReplayStore, RateLimiter, AsyncDisposab
   #keeps: Promise<void> | undefined;
   #nowHour = 0;
   #closed = false;
+  #closing: Promise<void> | undefined;
 
   private constructor(connection: Connection, options: RedisTicketStoreOptions) {
     this.#connection = connection;
@@ -283,8 +284,11 @@ export class RedisTicketStore implements ReplayStore, RateLimiter, AsyncDisposab
   }
 
   /** Ends the connection. */
-  async close(): Promise<void> {
-    if (this.#closed) return;
+  close(): Promise<void> {
+    return this.#closing ??= this.#close();
+  }
+
+  async #close(): Promise<void> {
     this.#closed = true;
     if (!this.#connection.isReady) return this.#connection.destroy();
     try {

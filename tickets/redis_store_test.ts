@@ -420,6 +420,15 @@ Deno.test("a Redis that hangs gathers no more than so many commands, and is used
   assert(answer);
 });
 
+Deno.test("RedisTicketStore.close() waits for a close under way", async () => {
+  await using server = await Server.start();
+  if (server === undefined) return;
+  const store = await RedisTicketStore.connect(server.url);
+  const order: number[] = [];
+  await Promise.all([1, 2].map((n) => store.close().then(() => order.push(n))));
+  assertEquals(order, [1, 2]);
+});
+
 Deno.test("e-10: a Redis that makes room by forgetting is refused", async () => {
   const options = ["--maxmemory", "100mb", "--maxmemory-policy", "volatile-lru"];
   await using server = await Server.start(freePort(), options);
