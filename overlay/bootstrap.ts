@@ -59,7 +59,8 @@ export function rendezvousIds(beaconSet: Uint8Array): Bytes[] {
 /**
  * How much work a responder asks for. Told of each accepted request, it counts them by the second and looks back ten
  * minutes once a minute. Seconds before its start count as idle. Time that goes back counts as the latest seen; when it
- * goes back by more than the window, the clock was set: the bits stay and the window begins anew.
+ * goes back by more than the window, the clock was set: the bits stay and the window begins anew. A clock that gives no
+ * number leaves the time where it is.
  */
 export class DifficultyController {
   readonly #capacity: number;
@@ -73,7 +74,7 @@ export class DifficultyController {
    *
    * @param capacity accepted requests per second that the responder is meant for
    * @param startSeconds the time, in Unix seconds
-   * @throws {RangeError} when the capacity is not above 0, or the bits are below 22
+   * @throws {RangeError} when the capacity is not above 0, the bits are not 22 to 255, or the time is none
    */
   constructor(capacity: number, startSeconds: number, options: { bits?: number | undefined } = {}) {
     const { bits = POW_MIN_BITS } = options;
@@ -84,6 +85,9 @@ export class DifficultyController {
       throw new RangeError(
         `Cannot control difficulty: ${bits} bits, not ${POW_MIN_BITS} to ${DIFFICULTY_MAX_BITS}`,
       );
+    }
+    if (!Number.isFinite(startSeconds)) {
+      throw new RangeError(`Cannot control difficulty: the time is ${startSeconds}`);
     }
     this.#capacity = capacity;
     this.#second = Math.floor(startSeconds);
@@ -105,6 +109,7 @@ export class DifficultyController {
 
   #advance(unixSeconds: number): void {
     const to = Math.floor(unixSeconds);
+    if (!Number.isFinite(to)) return; // past every window, it would be a reason to ask for less work
     // Else a clock that was ahead for a moment would hold the difficulty where it is until then.
     if (to < this.#second - DIFFICULTY_WINDOW_SECONDS) {
       this.#counts.fill(0);
@@ -158,7 +163,7 @@ export type BootstrapVerdict =
  *
  * Counted by the second; where a twentieth of the capacity is below one request, by the smallest number of whole
  * seconds in which it is one. Only what is admitted is remembered, and only for that time, so that no flood of
- * addresses costs memory. A clock that was set back is followed.
+ * addresses costs memory. A clock that was set back is followed, and one that gives no number leaves the time where it is.
  */
 export class BootstrapLimiter {
   readonly #windowSeconds: number;
@@ -201,7 +206,7 @@ export class BootstrapLimiter {
     const window = Math.floor(unixSeconds / this.#windowSeconds);
     // One window back is a clock that is being adjusted, and no reason to admit twice. Further back, waiting for the old
     // time to come again would lock everybody out.
-    if (window > this.#window || window < this.#window - 1) {
+    if (Number.isFinite(window) && (window > this.#window || window < this.#window - 1)) {
       this.#window = window;
       this.#total = 0;
       this.#buckets.clear();

@@ -212,6 +212,24 @@ Deno.test("a clock that was ahead and is set back does not lock the limiter, and
   }
 });
 
+Deno.test("a clock that gives no time opens nothing: the difficulty stays, and the limiter admits no more", () => {
+  for (const none of [NaN, Infinity, -Infinity]) {
+    const controller = new DifficultyController(10, 0, { bits: 30 });
+    controller.accepted(none);
+    assertEquals([controller.bits(none), controller.bits(59)], [30, 30], `${none}`);
+    assertEquals([controller.bits(60), controller.bits(120)], [29, 28], `${none}, then the time again`);
+    assertThrows(() => new DifficultyController(1, none), RangeError);
+
+    const limiter = new BootstrapLimiter(20);
+    const accept = (now: number) => limiter.accept({ address: "192.0.2.1" }, now).ok;
+    assertEquals(
+      [7, none, 7, none, none, 8].map(accept),
+      [true, false, false, false, false, true],
+      `${none}`,
+    );
+  }
+});
+
 Deno.test("a clock that was ahead and is set back does not hold the difficulty where it was", () => {
   const difficulty = new DifficultyController(10, 1.8e9, { bits: 24 });
   assertEquals(difficulty.bits(4e9), 22);
