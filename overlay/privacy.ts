@@ -302,8 +302,10 @@ export class HopHistory {
    * Makes an empty history.
    *
    * @param limit most pairs of source and destination; past it `record` throws. @default {65536}
+   * @throws {RangeError} when the limit is below 1
    */
   constructor(limit: number = 65_536) {
+    if (!(limit >= 1)) throw new RangeError(`Cannot make hop history: the limit is ${limit}`);
     this.#limit = limit;
   }
 
@@ -313,13 +315,16 @@ export class HopHistory {
   }
 
   /**
-   * Notes a set as used. An epoch past the one known forgets the earlier; an earlier one is not noted.
+   * Notes a set as used. An epoch past the one known forgets the earlier; the one before it is not noted. At one further
+   * back the clock was set, and the history begins anew there.
    *
    * @throws {HtxError} `LIMIT_EXCEEDED` when the history is full
+   * @throws {RangeError} when the epoch is no number
    */
   record(src: string, dst: string, epoch: number, hops: readonly string[]): void {
-    if (epoch < this.#epoch) return;
-    if (epoch > this.#epoch) {
+    if (!Number.isFinite(epoch)) throw new RangeError(`Cannot record hops: the epoch is ${epoch}`);
+    if (epoch === this.#epoch - 1) return;
+    if (epoch !== this.#epoch) {
       this.#sets.clear();
       this.#epoch = epoch;
     }

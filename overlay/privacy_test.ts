@@ -242,6 +242,34 @@ Deno.test("HopHistory keeps the sets of the newest epoch, eight at most for a pa
   assertEquals(history.used("a", "d", 6), [["x"]]);
 });
 
+Deno.test("HopHistory follows a clock that was ahead and is set back: a set is still not used twice", () => {
+  const history = new HopHistory();
+  const nodes = ["a", "b", "c"].map((id) => ({ id, asGroup: "x" }));
+  const [src, dst] = [{ id: "me", asGroup: "S" }, { id: "you", asGroup: "D" }];
+  const sets = new Set<string>();
+  history.record("me", "you", 500_000, ["a", "b"]);
+  history.record("me", "you", 900_000, ["a", "b"]);
+  for (let stream = 0; stream < 3; stream++) {
+    const seed = new Uint8Array(32).fill(stream);
+    const used = history.used("me", "you", 500_001);
+    const { hops } = selectHops(KEY, { nodes, hops: 2, src, dst, seed, used });
+    const ids = hops.map(({ id }) => id);
+    history.record("me", "you", 500_001, ids);
+    sets.add(ids.toSorted().join());
+  }
+  assertEquals(sets.size, 3); // all that there are
+});
+
+Deno.test("HopHistory refuses what is no limit and no epoch", () => {
+  for (const limit of [0, -1, NaN]) assertThrows(() => new HopHistory(limit), RangeError);
+  for (const epoch of [NaN, Infinity, -Infinity]) {
+    const history = new HopHistory();
+    assertThrows(() => history.record("a", "b", epoch, ["x"]), RangeError);
+    history.record("a", "b", 5, ["y"]);
+    assertEquals(history.used("a", "b", 5), [["y"]]);
+  }
+});
+
 Deno.test("a set of hops keeps every rule or there is none that could", () => {
   const group = fc.constantFrom("S", "D", "x", "y");
   const given = fc.record({
