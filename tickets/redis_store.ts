@@ -388,11 +388,11 @@ function kindOf(cause: unknown): string {
 }
 
 function isRedisUrl(url: string): boolean {
-  const parsed = /^rediss?:\/\/[^/]/.test(url) ? URL.parse(url) : null;
-  if (parsed === null) return false;
+  if (!/^rediss?:\/\/[^/]/.test(url)) return false;
   try {
-    decodeURIComponent(parsed.username);
-    decodeURIComponent(parsed.password);
+    const { username, password } = new URL(url);
+    decodeURIComponent(username);
+    decodeURIComponent(password);
     return true;
   } catch {
     return false;
