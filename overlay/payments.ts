@@ -250,7 +250,7 @@ export class VoucherGate {
    * Judges a voucher, and spends it if it is good.
    *
    * @param peer who presents it: any name, for its bucket
-   * @throws {HtxError} `MALFORMED`, field `voucher`, when it is not 128 bytes
+   * @throws {HtxError} `MALFORMED`, field `voucher`, when it is not 128 bytes; `INTERNAL_ERROR` when the clock gives no number
    */
   accept(bytes: Uint8Array, peer: string): VoucherVerdict {
     const voucher = parseVoucher(bytes);
@@ -297,6 +297,7 @@ export class VoucherGate {
 
   /** What was parked as far ahead goes too: the clock was set back. */
   #expire(now: number): void {
+    if (!Number.isFinite(now)) return; // a clock that fails is no reason to lose them
     for (const [key, { at }] of this.#parked) {
       if (Math.abs(now - at) < this.#parkedMs) break;
       this.#parked.delete(key);

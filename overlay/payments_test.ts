@@ -226,6 +226,18 @@ Deno.test("junk of many names closes parking no longer than a voucher is kept, a
   for (const parkedMs of [0, -1, NaN]) assertThrows(() => new VoucherGate({ parkedMs }), RangeError);
 });
 
+Deno.test("a clock that gives no time spends nothing, and what is parked waits on", () => {
+  let now = 0;
+  const gate = new VoucherGate({ now: () => now });
+  gate.accept(voucher(1), "p");
+  for (const none of [NaN, Infinity, -Infinity]) {
+    now = none;
+    assertEquals(gate.parked, 1, `${none}`);
+    assertEquals(assertThrows(() => gate.accept(voucher(2), "p"), HtxError).code, "INTERNAL_ERROR");
+  }
+  assertEquals(gate.addKeyset(KEYSET).map(({ verdict }) => outcome(verdict)), ["ok"]);
+});
+
 Deno.test("a full memory refuses and forgets nothing", () => {
   const gate = new VoucherGate({ keysets: [KEYSET], maxSpent: 2 });
   assertEquals([1, 2, 3, 1].map((n) => outcome(gate.accept(voucher(n), "p"))), [

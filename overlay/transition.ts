@@ -286,7 +286,8 @@ export class TransitionReader {
    * Takes bytes as they arrived and judges each map that they complete.
    *
    * @param options `onVerdict` is told of each verdict as it is given, of those too that an error keeps from being returned
-   * @throws {HtxError} `MALFORMED` when they are no sequence of control maps; nothing after them can be read
+   * @throws {HtxError} `MALFORMED` when they are no sequence of control maps, `INTERNAL_ERROR` when the clock gives no
+   * number; nothing after them can be read
    */
   push(
     chunk: Uint8Array,

@@ -92,7 +92,7 @@ export interface AdmissionOptions {
   readonly seconds?: number | undefined;
   /** Whether use prolongs it. @default {false} */
   readonly sliding?: boolean | undefined;
-  /** Seconds after which even a prolonged one ends. @default {43200} */
+  /** Seconds after which even a prolonged one ends. @default {the larger of `seconds` and 43200} */
   readonly maxSeconds?: number | undefined;
   /** Binds cookies to a site where several gateways have one key: its host name. @default {""} */
   readonly context?: string | undefined;

@@ -260,8 +260,8 @@ export class TicketClient {
   }
 
   /**
-   * A copy of the request with a ticket in it; the original's body is used up. The carrier is drawn among those that
-   * this request can take: a body only for a POST of a small form, or one without a body.
+   * A copy of the request with a ticket in it; the original, whose body the copy takes, is to be used no more. The carrier
+   * is drawn among those that this request can take: a body only for a POST of a small form, or one without a body.
    *
    * @throws {TypeError} when the request can take no carrier of the policy, or would travel in clear
    */

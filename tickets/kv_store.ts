@@ -87,6 +87,7 @@ export class KvReplayStore implements ReplayStore, AsyncDisposable {
    *
    * @param path of the file; without one, the script's own default database
    * @throws {HtxError} `UNSUPPORTED` where there is no Deno KV, `STORE_FAILED` when it cannot be opened
+   * @throws {RangeError} when the capacity is not a positive integer
    */
   static async open(path?: string, options: KvReplayStoreOptions = {}): Promise<KvReplayStore> {
     if (typeof Deno === "undefined" || typeof Deno.openKv !== "function") {
