@@ -9,7 +9,7 @@
  * @module
  */
 
-import { type Bytes, concat, type CryptoBackend, selectCrypto, utf8 } from "../core/mod.ts";
+import { type Bytes, concat, copyOf, type CryptoBackend, selectCrypto, utf8 } from "../core/mod.ts";
 import { MAX_TICKET_BODY_LENGTH, mayCarryTicket } from "./extract.ts";
 import {
   deriveAccessTicket,
@@ -70,7 +70,7 @@ export function generateTicketKey(
   return {
     privateKey,
     publicKey: ticketPublicKey(privateKey, { crypto }),
-    keyId: keyId?.slice() ?? crypto.randomBytes(TICKET_KEY_ID_LENGTH),
+    keyId: keyId === undefined ? crypto.randomBytes(TICKET_KEY_ID_LENGTH) : copyOf(keyId),
   };
 }
 
@@ -232,7 +232,7 @@ export class TicketClient {
   constructor(key: TicketPublicKey, options: TicketClientOptions = {}) {
     requireLength("make ticket client", "publicKey", key.publicKey, 32);
     requireLength("make ticket client", "keyId", key.keyId, TICKET_KEY_ID_LENGTH);
-    this.#key = { publicKey: key.publicKey.slice(), keyId: key.keyId.slice() };
+    this.#key = { publicKey: copyOf(key.publicKey), keyId: copyOf(key.keyId) };
     this.#options = options;
     this.#policy = options.policy ?? new TicketPolicy();
     this.#random = options.random ?? ((length) => (options.crypto ?? selectCrypto()).randomBytes(length));

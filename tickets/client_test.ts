@@ -1,3 +1,4 @@
+import { Buffer } from "node:buffer";
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { selectCrypto } from "../core/mod.ts";
 import { seededRandom, VECTOR } from "./_testing.ts";
@@ -341,4 +342,17 @@ Deno.test("TicketClient.apply() keeps the request's settings", async () => {
 Deno.test("a key is made and derived with the default primitives where crypto is undefined", () => {
   const key = generateTicketKey(undefined, { crypto: undefined });
   assertEquals(ticketPublicKey(key.privateKey, { crypto: undefined }), key.publicKey);
+});
+
+Deno.test("keys are copied from Node's Buffers too, whose slice() is a view", async () => {
+  const key = generateTicketKey(Buffer.from(VECTOR.key.keyId));
+  const [publicKey, keyId] = [Buffer.from(key.publicKey), Buffer.from(key.keyId)];
+  const client = new TicketClient({ publicKey, keyId });
+  publicKey.fill(9);
+  keyId.fill(9);
+  assert((await new TicketVerifier({ keys: [key] }).verify(client.ticket())).ok);
+  const given = Buffer.from(VECTOR.key.keyId);
+  const made = generateTicketKey(given);
+  given.fill(9);
+  assertEquals(made.keyId, VECTOR.key.keyId);
 });
