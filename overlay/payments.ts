@@ -14,7 +14,15 @@
 
 import { type BucketRate, Buckets, checkRate } from "./_buckets.ts";
 import { groupBy } from "./_collections.ts";
-import { concat, copyOf, ed25519Verify, selectCrypto, timingSafeEqual, toHex } from "./_core.ts";
+import {
+  ByteCollector,
+  concat,
+  copyOf,
+  ed25519Verify,
+  selectCrypto,
+  timingSafeEqual,
+  toHex,
+} from "./_core.ts";
 import type { Bytes } from "./_core.ts";
 import { checkBytes, malformed } from "./_malformed.ts";
 import { POW_MIN_BITS, type ProofOfWorkVerdict, verifyProofOfWork } from "./pow.ts";
@@ -94,7 +102,9 @@ export type KeysetVerdict =
 /** "keysetId = SHA-256(sorted member public keys, concatenated)." */
 export function keysetId(members: readonly Uint8Array[]): Bytes {
   for (const member of members) checkBytes(member, KEY_LENGTH, "member key");
-  return selectCrypto().sha256(...sorted(members));
+  const joined = new ByteCollector(members.length * KEY_LENGTH);
+  for (const member of sorted(members)) joined.push(member); // as arguments, as many as an advert may name fit no stack
+  return selectCrypto().sha256(joined.take());
 }
 
 /**

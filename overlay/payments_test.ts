@@ -1,6 +1,7 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import { ed25519, ed25519_FROST } from "@noble/curves/ed25519.js";
 import fc from "fast-check";
+import { concatAll } from "../core/bytes.ts";
 import {
   concat,
   ed25519PublicKey,
@@ -65,6 +66,11 @@ Deno.test("a mint has 5 members or more, each once, and a threshold of 3", () =>
     const verdict = makeKeyset(keys, key, threshold);
     assertEquals(verdict.ok ? "ok" : verdict.reason, expected);
   }
+});
+
+Deno.test("keysetId() takes as many members as an advert may name", () => {
+  const many = Array.from({ length: 150_000 }, (_, i) => concat(u64be(i), new Uint8Array(24)));
+  assertEquals(keysetId(many.toReversed()), selectCrypto().sha256(concatAll(many)));
 });
 
 Deno.test("a FROST signature of any 3 of 5 verifies as a voucher, one of 2 does not come to be", () => {

@@ -206,9 +206,13 @@ function capGroups(groups: readonly Cell[][], parts: number): void {
 
 /** By how much the largest group is above its cap, relative to the total. */
 function excessOf(groups: readonly Cell[][], parts: number): number {
-  const sums = groups.map(sumOf);
-  const total = sums.reduce((a, b) => a + b, 0);
-  return total > 0 ? Math.max(...sums) / total - 1 / parts : Infinity;
+  let [total, largest] = [0, 0];
+  for (const cells of groups) {
+    const sum = sumOf(cells);
+    total += sum;
+    largest = Math.max(largest, sum);
+  }
+  return total > 0 ? largest / total - 1 / parts : Infinity;
 }
 
 /**

@@ -182,3 +182,13 @@ function isFeasible(nodes: WeightedNode[]): boolean {
   }
   return true;
 }
+
+Deno.test("effectiveWeights() takes more organisations than a call takes arguments", () => {
+  const nodes = Array.from({ length: 150_000 }, (_, i) => ({
+    id: `${i}`,
+    as: `AS ${i % 8}`,
+    organisation: `organisation ${i}`,
+    weight: 1,
+  }));
+  assertEquals(effectiveWeights(nodes).total, nodes.length);
+});

@@ -214,7 +214,7 @@ export class AdmissionCookies {
     const lines: string[] = [];
     for (const line of cookies) {
       const taken = takeFromCookies(line, this.#name);
-      values.push(...literalCookies(line, this.#name));
+      for (const value of literalCookies(line, this.#name)) values.push(value);
       if (taken.rest !== undefined) lines.push(taken.rest);
     }
     return { result: this.#judge(values), rest: lines };

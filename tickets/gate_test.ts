@@ -83,6 +83,13 @@ Deno.test("e-29: nothing but a ticket or an admission opens the gate", async () 
   }
 });
 
+Deno.test("a line of very many cookies is a refusal, not an error", async () => {
+  const cookies = ["__Host-sid=x;".repeat(300_000)];
+  const result = await gateWith().admit({ target: "/", cookies });
+  assert(!result.ok);
+  assertEquals([result.reason, result.admission], ["missing", "repeated"]);
+});
+
 Deno.test("without admission cookies every request needs a ticket", async () => {
   const gate = new TicketGate({
     verifier: new TicketVerifier({ keys: [VECTOR.key], now: NOW }),
