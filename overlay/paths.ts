@@ -420,27 +420,24 @@ export class PathSet {
   #choose(reason: PathSwitch["reason"]): PathSwitch | undefined {
     const from = this.#active;
     const current = from === undefined ? undefined : this.#paths.get(from);
-    let best = current?.state === "validated" ? current : undefined;
-    let bestInfo = best && describe(best);
-    for (const path of this.#paths.values()) {
-      if (path.state !== "validated" || path === best) continue;
-      const info = describe(path);
-      if (bestInfo && !this.#isBetter(info, bestInfo)) continue;
-      best = path;
-      bestInfo = info;
+    let [to] = this.candidates();
+    if (current?.state === "validated" && to !== undefined && !this.#isBetter(this.#get(to), current)) {
+      to = from;
     }
-    if (best?.id === from) return undefined;
-    this.#active = best?.id;
+    if (to === from) return undefined;
+    this.#active = to;
     return {
       from,
-      to: best?.id,
+      to,
       reason: from === undefined ? "first" : current?.state === "validated" ? "better" : reason,
       at: this.#now,
       deadline: this.#now + FAILOVER_MS,
     };
   }
 
-  #isBetter(a: PathInfo, b: PathInfo): boolean {
+  /** Whether `a` is so much better than `b` that traffic moves. */
+  #isBetter(path: Path, other: Path): boolean {
+    const [a, b] = [describe(path), describe(other)];
     if (comparePaths(a, b) >= 0) return false;
     const sameLoss = comparePaths({ ...a, rtt: 0 }, { ...b, rtt: 0 }) === 0;
     return !sameLoss || b.rtt === undefined || (a.rtt ?? Infinity) + this.#rttMarginMs < b.rtt;

@@ -102,6 +102,20 @@ Deno.test("a margin keeps traffic where it is for a gain that small, not for low
   assertEquals(paths.lost("a", 1)?.to, "b");
 });
 
+Deno.test("the margin is between the path in use and the best, not among those that traffic could move to", () => {
+  const rtts = { a: 100, b: 50, c: 45 };
+  for (const order of [["a", "b", "c"], ["a", "c", "b"], ["c", "b", "a"]] as const) {
+    for (const event of ["failed", "lost"] as const) {
+      const paths = new PathSet({ rttMarginMs: 100 });
+      for (const id of order) paths.add({ id }, 0);
+      for (const id of ["a", "b", "c"] as const) paths.succeeded(id, 0, { rtt: rtts[id] });
+      assertEquals(paths.active, "a");
+      assertEquals(paths[event]("a", 1)?.to, "c", `${event}, ${order}`);
+      assertEquals(paths.candidates()[0], "c");
+    }
+  }
+});
+
 Deno.test("a failure moves traffic in the same call, to the best alternative, with 300 ms to get there", () => {
   const paths = new PathSet();
   for (const [id, rtt] of [["a", 5], ["b", 50], ["c", 20]] as const) {
