@@ -9,8 +9,8 @@
  *
  * Redis has to keep what it was given: `maxmemory-policy noeviction` (looked at whenever a connection is made; until it
  * is so, tickets are refused), and
- * `appendonly yes` if it is to survive its own restart. Each gateway also remembers what it recorded itself, so that
- * a Redis that came back empty does not let a ticket be spent twice at one gateway.
+ * `appendonly yes` if it is to survive its own restart. Each gateway also remembers what it recorded itself, 65 536 tickets
+ * in four hours at most, so that a Redis that came back empty does not let one of these be spent twice at one gateway.
  *
  * @module
  */
