@@ -177,7 +177,7 @@ export class BootstrapLimiter {
    * Makes a limiter.
    *
    * @param capacity requests per second that the responder takes
-   * @throws {RangeError} when it is not above 0
+   * @throws {RangeError} when it is not above 0, or so small that no window is long enough for one request
    */
   constructor(capacity: number) {
     if (!(capacity > 0 && Number.isFinite(capacity))) {
@@ -185,6 +185,9 @@ export class BootstrapLimiter {
     }
     const share = (seconds: number) => Math.floor(capacity * seconds * BUCKET_PERCENT / 100);
     this.#windowSeconds = Math.max(1, Math.ceil(100 / (BUCKET_PERCENT * capacity)));
+    if (!Number.isFinite(this.#windowSeconds)) {
+      throw new RangeError(`Cannot limit bootstrap: the capacity is ${capacity}, too small a number`);
+    }
     if (share(this.#windowSeconds) < 1) this.#windowSeconds++; // the quotient was rounded down
     this.#most = Math.floor(capacity * this.#windowSeconds);
     this.#mostPerBucket = share(this.#windowSeconds);

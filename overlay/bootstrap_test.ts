@@ -212,6 +212,14 @@ Deno.test("a clock that was ahead and is set back does not lock the limiter, and
   }
 });
 
+Deno.test("a capacity so small that no window has room for one request is refused, not without a limit", () => {
+  for (const capacity of [0, NaN, Infinity, Number.MIN_VALUE, 1e-307]) {
+    assertThrows(() => new BootstrapLimiter(capacity), RangeError);
+  }
+  const limiter = new BootstrapLimiter(1e-300);
+  assertEquals([0, 1].map((now) => limiter.accept({ address: "192.0.2.1" }, now).ok), [true, false]);
+});
+
 Deno.test("a clock that gives no time opens nothing: the difficulty stays, and the limiter admits no more", () => {
   for (const none of [NaN, Infinity, -Infinity]) {
     const controller = new DifficultyController(10, 0, { bits: 30 });

@@ -80,7 +80,7 @@ export class MemoryRateLimiter implements RateLimiter {
   /**
    * Makes an empty one.
    *
-   * @throws {RangeError} when an option is not a positive number
+   * @throws {RangeError} when an option is not a positive number, or a full bucket's time is past all numbers
    */
   constructor(options: MemoryRateLimiterOptions = {}) {
     const { maxBuckets = DEFAULT_MAX_BUCKETS } = options;
@@ -170,7 +170,7 @@ export class MemoryRateLimiter implements RateLimiter {
 /**
  * A token bucket's options as times in milliseconds: what a token takes to come back, and what a full bucket holds.
  *
- * @throws {RangeError} when an option is not a positive number
+ * @throws {RangeError} when an option is not a positive number, or a full bucket's time is past all numbers
  */
 export function tokenBucketTimes(options: TokenBucketOptions): { interval: number; capacity: number } {
   const { perMinute = DEFAULT_TICKETS_PER_MINUTE, burst = DEFAULT_TICKET_BURST } = options;
@@ -182,5 +182,12 @@ export function tokenBucketTimes(options: TokenBucketOptions): { interval: numbe
   }
   // Rounded sums would be a hair above the capacity, and the last token of a full bucket refused.
   const interval = Math.ceil(MINUTE_MS / perMinute / GRAIN_MS) * GRAIN_MS;
-  return { interval, capacity: interval * burst };
+  const capacity = interval * burst;
+  // Where it is not finite every time is within it, and the strictest limit would be none.
+  if (!Number.isFinite(capacity)) {
+    throw new RangeError(
+      `Cannot make rate limiter: perMinute is ${perMinute} and burst ${burst}, which no time can express`,
+    );
+  }
+  return { interval, capacity };
 }

@@ -179,3 +179,11 @@ Deno.test("MemoryRateLimiter refuses options that are no limits", () => {
     assertThrows(() => new MemoryRateLimiter(options), RangeError);
   }
 });
+
+Deno.test("MemoryRateLimiter: a rate so small that times cannot express it is refused, not without a limit", () => {
+  for (const perMinute of [Number.MIN_VALUE, 1e-307, 1e-303]) {
+    assertThrows(() => new MemoryRateLimiter({ perMinute }), RangeError);
+  }
+  const limiter = new MemoryRateLimiter({ perMinute: 1e-300, burst: 2 });
+  assertEquals([1, 2, 3].map(() => limiter.take("4:c00002", 1_766_000_000_123)), [true, true, false]);
+});
