@@ -211,7 +211,7 @@ function openFairness(work: Work): OpenGroup {
   return pairs(
     [{
       variant: "htx",
-      phases: ["small"],
+      phases: ["small", "smallbyob"],
       server: () => denoRun(role("htx_fairness.ts"), ["server"], { env }),
       client: (phases) => denoRun(role("htx_fairness.ts"), ["client", phases], { env }),
     }],

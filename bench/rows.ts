@@ -191,6 +191,16 @@ export const ROWS: readonly Row[] = [
     atMost: 5,
   },
   {
+    name: "fairness-byob",
+    group: "fairness",
+    title: "the same, the download read into one buffer (BYOB)",
+    phase: "smallbyob",
+    value: "p99Ratio",
+    unit: "times",
+    better: "less",
+    atMost: 5,
+  },
+  {
     name: "fairness-alone",
     group: "fairness",
     title: "small requests alone, p99",
