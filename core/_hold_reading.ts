@@ -4,6 +4,8 @@
  * @module
  */
 
+import { property } from "./_property.ts";
+
 /**
  * Has the TCP socket below one of `node:tls` read no more, or go on. A TLS socket of Deno 2.9.6 that is paused itself goes on
  * reading from its carrier and keeps all that comes, and the carrier's own `pause()` does not reach what reads from it.
@@ -15,8 +17,4 @@ export function holdReading(carrier: unknown, held: boolean): boolean {
   if (typeof change !== "function") return false;
   Reflect.apply(change, handle, []);
   return true;
-}
-
-function property(value: unknown, name: string): unknown {
-  return typeof value === "object" && value !== null ? Reflect.get(value, name) : undefined;
 }

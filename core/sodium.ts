@@ -5,6 +5,7 @@
  * @module
  */
 
+import { property } from "./_property.ts";
 import type { Bytes } from "./crypto.ts";
 import { answersKnown } from "./crypto_kat.ts";
 import { TAG_LENGTH } from "./crypto_limits.ts";
@@ -110,10 +111,6 @@ const FUNCTIONS = [
 function isSodium(value: unknown): value is Sodium {
   return property(value, "HEAPU8") instanceof Uint8Array &&
     FUNCTIONS.every((name) => typeof property(value, name) === "function");
-}
-
-function property(value: unknown, name: string): unknown {
-  return typeof value === "object" && value !== null && name in value ? Reflect.get(value, name) : undefined;
 }
 
 class SodiumCrypto implements SmallCrypto {

@@ -6,6 +6,7 @@
  */
 
 import { loadSodium, selectCrypto } from "../../core/mod.ts";
+import { nextNonce, writeAll } from "./_sockets.ts";
 
 const TAG = 16;
 /** A kind, and three bytes of length. */
@@ -55,7 +56,7 @@ export class Sealed {
     out[at + 2] = length >>> 8;
     out[at + 3] = length;
     this.#aead.seal(this.#sendNonce, out.subarray(at, at + HEADER), data, out, at + HEADER);
-    next(this.#sendNonce);
+    nextNonce(this.#sendNonce);
     this.#filled += HEADER + length;
   }
 
@@ -63,9 +64,7 @@ export class Sealed {
   async flush(): Promise<void> {
     const batch = this.#out.subarray(0, this.#filled);
     this.#filled = 0;
-    for (let at = await this.#conn.write(batch); at < batch.length;) {
-      at += await this.#conn.write(batch.subarray(at));
-    }
+    await writeAll(this.#conn, batch);
   }
 
   /** The next frame; `undefined` at the end. */
@@ -80,7 +79,7 @@ export class Sealed {
         const sealed = buffer.subarray(at + HEADER, at + HEADER + length);
         const data = this.#aead.open(this.#receiveNonce, header, sealed);
         if (data === undefined) throw new Error("A frame does not open");
-        next(this.#receiveNonce);
+        nextNonce(this.#receiveNonce);
         this.#at += HEADER + length;
         return { kind: header[0]!, data };
       }
@@ -96,13 +95,5 @@ export class Sealed {
   /** Ends the connection. */
   close(): void {
     this.#conn.close();
-  }
-}
-
-/** Counts up in the last eight bytes of a nonce. */
-function next(nonce: Uint8Array): void {
-  for (let i = 4; i < nonce.length; i++) {
-    nonce[i] = nonce[i]! + 1;
-    if (nonce[i] !== 0) return;
   }
 }

@@ -12,33 +12,13 @@
 
 import { createCipheriv, createDecipheriv } from "node:crypto";
 import { CHUNK, DEPTH, MESSAGE, phase, repeat, say, SECONDS, TOTAL } from "./_role.ts";
+import { nextNonce, readFull, writeAll } from "./_sockets.ts";
 
 const BULK = 0x42;
 const ECHO = 0x45;
 const TAG = 16;
 const HEADER = 3;
 const key = new Uint8Array(32).fill(7);
-
-async function writeAll(conn: Deno.Conn, bytes: Uint8Array): Promise<void> {
-  for (let at = await conn.write(bytes); at < bytes.length;) at += await conn.write(bytes.subarray(at));
-}
-
-async function readFull(conn: Deno.Conn, into: Uint8Array): Promise<boolean> {
-  for (let at = 0; at < into.length;) {
-    const read = await conn.read(into.subarray(at));
-    if (read === null) return false;
-    at += read;
-  }
-  return true;
-}
-
-/** Counts up in the last eight bytes of a nonce. */
-function next(nonce: Uint8Array): void {
-  for (let i = 4; i < nonce.length; i++) {
-    nonce[i] = nonce[i]! + 1;
-    if (nonce[i] !== 0) return;
-  }
-}
 
 function seal(plaintext: Uint8Array, nonce: Uint8Array, out: Uint8Array): void {
   const cipher = createCipheriv("chacha20-poly1305", key, nonce, { authTagLength: TAG });
@@ -49,7 +29,7 @@ function seal(plaintext: Uint8Array, nonce: Uint8Array, out: Uint8Array): void {
   out.set(cipher.update(plaintext), HEADER);
   cipher.final();
   out.set(cipher.getAuthTag(), HEADER + plaintext.length);
-  next(nonce);
+  nextNonce(nonce);
 }
 
 function open(sealed: Uint8Array, nonce: Uint8Array): Uint8Array {
@@ -57,7 +37,7 @@ function open(sealed: Uint8Array, nonce: Uint8Array): Uint8Array {
   decipher.setAuthTag(sealed.subarray(sealed.length - TAG));
   const plaintext = decipher.update(sealed.subarray(0, sealed.length - TAG));
   decipher.final();
-  next(nonce);
+  nextNonce(nonce);
   return plaintext;
 }
 

@@ -14,24 +14,17 @@
 import { type DhPrivateKey, selectCrypto } from "../../core/mod.ts";
 import { MESSAGE, phase, repeat, say, SECONDS } from "./_role.ts";
 import { Sealed, type SealedFrame } from "./_sealed.ts";
+import { readFull, writeAll } from "./_sockets.ts";
 
 const backend = selectCrypto();
 /** Lengths of the messages of XK without payloads. */
 const LENGTHS = [48, 48, 64] as const;
 const KEY = 32;
 
-async function writeAll(conn: Deno.Conn, bytes: Uint8Array): Promise<void> {
-  for (let at = await conn.write(bytes); at < bytes.length;) at += await conn.write(bytes.subarray(at));
-}
-
-async function readFull(conn: Deno.Conn, length: number): Promise<Uint8Array> {
-  const into = new Uint8Array(length);
-  for (let at = 0; at < length;) {
-    const read = await conn.read(into.subarray(at));
-    if (read === null) throw new Error("The peer has gone");
-    at += read;
-  }
-  return into;
+async function receive(conn: Deno.Conn, length: number): Promise<Uint8Array> {
+  const message = new Uint8Array(length);
+  if (!await readFull(conn, message)) throw new Error("The peer has gone");
+  return message;
 }
 
 /** A message with a public key at its start; the rest of it is what tags would take. */
@@ -48,22 +41,22 @@ async function dial(port: number, local: DhPrivateKey, remote: Uint8Array): Prom
   const conn = await connecting;
   conn.setNoDelay(true);
   await writeAll(conn, message(ephemeral.publicKey, LENGTHS[0]));
-  const theirs = (await readFull(conn, LENGTHS[1])).subarray(0, KEY);
+  const theirs = (await receive(conn, LENGTHS[1])).subarray(0, KEY);
   ephemeral.dh(theirs);
   local.dh(theirs);
   await writeAll(conn, message(local.publicKey, LENGTHS[2]));
-  await readFull(conn, 1);
+  await receive(conn, 1);
   conn.close();
 }
 
 async function accept(conn: Deno.TcpConn, local: DhPrivateKey): Promise<void> {
   conn.setNoDelay(true);
-  const theirs = (await readFull(conn, LENGTHS[0])).subarray(0, KEY);
+  const theirs = (await receive(conn, LENGTHS[0])).subarray(0, KEY);
   local.dh(theirs);
   const ephemeral = backend.x25519();
   ephemeral.dh(theirs);
   await writeAll(conn, message(ephemeral.publicKey, LENGTHS[1]));
-  ephemeral.dh((await readFull(conn, LENGTHS[2])).subarray(0, KEY));
+  ephemeral.dh((await receive(conn, LENGTHS[2])).subarray(0, KEY));
   await writeAll(conn, new Uint8Array(1));
   conn.close();
 }

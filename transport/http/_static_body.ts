@@ -11,6 +11,8 @@
  * @module
  */
 
+import { property } from "../../core/_property.ts";
+
 /** The key of a `Response` behind which its body is; `null` where there is none. */
 let key: symbol | null | undefined;
 
@@ -45,8 +47,4 @@ function answersKnown(at: symbol): boolean {
     !is(null) && !is(new ReadableStream()) && !is(new Blob(["known"])) &&
     !is("known", (response) => response.body) && !is("known", (response) => response.bytes()) &&
     !is(new ReadableStream(), (response) => response.clone());
-}
-
-function property(value: unknown, name: PropertyKey): unknown {
-  return typeof value === "object" && value !== null ? Reflect.get(value, name) : undefined;
 }
