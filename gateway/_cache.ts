@@ -23,6 +23,7 @@ export function privately(fields: readonly (readonly [string, string])[]): [stri
   return [...others, ["cache-control", left.join(", ")]];
 }
 
+/** A quote that is not closed hides nothing behind it here: what a cache might read there is looked at. */
 function directivesOf(value: string): string[] {
   const parts = value.match(/(?:"(?:\\.|[^"\\])*"|[^,"])+/g) ?? [];
   return parts.map((part) => part.trim()).filter((part) => part !== "");

@@ -57,7 +57,7 @@ const REASONS: Readonly<Record<number, string>> = /* @__PURE__ */ Object.freeze(
 interface UploadEvents {
   /** A read has begun. */
   reading(reading: Promise<unknown>): void;
-  /** So many bytes came. What it throws ends the upload. */
+  /** So many bytes came. What it throws ends the upload, and whoever reads it cancels it. */
   read(length: number): void;
   /** Settles once the read that is under way is over, or the client has not gone on with it for long. */
   over(): Promise<void> | undefined;
@@ -76,16 +76,10 @@ class Upload extends HttpSource {
   }
 
   async read(): Promise<Uint8Array | null> {
-    const reader = this.#reader ??= this.#body.getReader();
-    const reading = reader.read();
+    const reading = (this.#reader ??= this.#body.getReader()).read();
     this.#events.reading(reading);
     const { value, done } = await reading;
-    try {
-      this.#events.read(value?.length ?? 0);
-    } catch (error) {
-      reader.cancel(error).catch(() => {}); // or the front would hold the rest back for somebody to read
-      throw error;
-    }
+    this.#events.read(value?.length ?? 0);
     return done ? null : value;
   }
 
